@@ -34,7 +34,7 @@ static inline void cleanup_close(int *fd)
 }
 
 #define AUTO_FREE CLEANUP(cleanup_free)
-#define AUTO_FD   CLEANUP(cleanup_close)
+#define AUTO_FD	  CLEANUP(cleanup_close)
 
 #define DEFINE_CLEANUP(type, func)                                                                 \
 	static inline void func##p(type **p)                                                       \

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The two kinds of address that options take: "SCHEME:REST" choosing an implementation of an
+ * interface ("sqlite:PATH", "memory:", "postgresql://..."), and "ADDR:PORT" to listen on.
+ */
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+/* True where url starts with "scheme:"; *ret_rest then points behind the colon. */
+bool url_scheme_is(const char *url, const char *scheme, const char **ret_rest);
+
+/* Numeric IPv4 or [IPv6] address and port; "localhost" is taken as 127.0.0.1. Never resolves. */
+int url_parse_listen(const char *text, struct sockaddr_storage *ret_addr, socklen_t *ret_len,
+		     struct err *e);
+
+bool url_is_loopback(const struct sockaddr_storage *addr);
+
+/* "127.0.0.1:8080" or "[::1]:8080". */
+void url_format_addr(const struct sockaddr_storage *addr, char *dst, size_t size);
+
+uint16_t url_addr_port(const struct sockaddr_storage *addr);
