@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The bus tells others at once what they would otherwise find out later: that a task is final, that
+ * one is to be cancelled. Every subscriber of every process hears every message. Delivery is not
+ * guaranteed (rows and leases are the safety net), and never comes from inside bus_publish.
+ */
+
+#include "base/err.h"
+#include "base/uuid7.h"
+
+#include <stddef.h>
+#include <uv.h>
+
+struct bus;
+
+enum bus_topic {
+	BUS_FINISHED, /* the task is final and can be read; payload: one byte, the state */
+	BUS_CANCEL,   /* a running task is to be cancelled; no payload */
+	BUS_QUEUED,   /* a task was put back to queued by someone else; no payload */
+	_BUS_TOPIC_MAX
+};
+
+enum { BUS_PAYLOAD_MAX = 4096 };
+
+typedef void (*bus_cb)(void *ctx, enum bus_topic topic, const struct uuid *id, const void *payload,
+		       size_t len);
+
+int bus_open(uv_loop_t *loop, const char *url, struct bus **ret_bus, struct err *e);
+void bus_close(struct bus *b, void (*closed)(void *ctx), void *ctx);
+
+/* At most 8 subscribers per topic and process. -ENOSPC. */
+int bus_subscribe(struct bus *b, enum bus_topic topic, bus_cb cb, void *ctx);
+void bus_unsubscribe(struct bus *b, enum bus_topic topic, bus_cb cb, void *ctx);
+
+void bus_publish(struct bus *b, enum bus_topic topic, const struct uuid *id, const void *payload,
+		 size_t len);

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * A cache of bytes by kind and task id. It is never the truth and may forget anything at any time:
+ * a miss, an error and a time-out are one and the same to callers, who then ask the store.
+ */
+
+#include "base/err.h"
+#include "base/uuid7.h"
+#include "loop/defer.h"
+#include "task/task.h"
+
+#include <uv.h>
+
+struct cache;
+
+enum cache_kind {
+	CACHE_SPEC, /* a packed Spec: spares the scheduler a read of the store */
+	CACHE_TASK, /* a packed final Task, as results are read from */
+	_CACHE_KIND_MAX
+};
+
+struct cache_config {
+	const char *url;  /* "memory:" */
+	size_t max_bytes; /* of an embedded cache, overhead included */
+};
+
+int cache_open(uv_loop_t *loop, const struct cache_config *cfg, struct cache **ret_cache,
+	       struct err *e);
+void cache_close(struct cache *c, void (*closed)(void *ctx), void *ctx);
+
+/* Keeps a copy, or does not: there is nothing to handle. */
+void cache_put(struct cache *c, enum cache_kind kind, const struct uuid *id, const void *bytes,
+	       size_t len);
+void cache_drop(struct cache *c, enum cache_kind kind, const struct uuid *id);
+
+/* done comes once, from the loop: 0 with value (valid only during the call), or -ENOENT. */
+struct cache_get {
+	enum cache_kind kind;							    /* in */
+	struct uuid id;								    /* in */
+	void (*done)(struct cache_get *r, int code, const void *bytes, size_t len); /* in */
+	void *ctx;								    /* in */
+	struct cache *cache;
+	struct deferred deferred;
+};
+void cache_get(struct cache *c, struct cache_get *r);
+
+/* No callback comes after this. */
+void cache_cancel(struct cache_get *r);
+
+struct cache_stats {
+	uint64_t hits, misses, evictions;
+	size_t bytes, entries;
+};
+void cache_get_stats(const struct cache *c, struct cache_stats *ret_stats);

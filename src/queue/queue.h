@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The queues: one per language and priority class, first in first out, at least once. A message
+ * is a ticket; the task itself is in the store, which alone decides whether it is still to be run.
+ *
+ * Bounded: room is reserved before the task is inserted, so that a refused submission leaves no
+ * row. Consumers take with a small prefetch and hold each delivery until they acknowledge it or
+ * hand it back. No callback comes from inside a verb.
+ */
+
+#include "base/err.h"
+#include "loop/defer.h"
+#include "task/task.h"
+
+#include <uv.h>
+
+struct queue;
+
+struct queue_message {
+	struct uuid id;
+	enum task_class class;
+	char language[TASK_LANGUAGE_MAX];
+	char tenant[TASK_TENANT_MAX];
+	int64_t enqueued_us; /* wall clock */
+};
+
+struct queue_config {
+	const char *url;  /* "memory:" */
+	size_t max_tasks; /* over all queues of this process */
+};
+
+int queue_open(uv_loop_t *loop, const struct queue_config *cfg, struct queue **ret_queue,
+	       struct err *e);
+void queue_close(struct queue *q, void (*closed)(void *ctx), void *ctx);
+
+/* Whether messages outlive a restart of this process; where not, the store's queued tasks are
+ * published again at start. */
+bool queue_is_durable(const struct queue *q);
+
+/* Takes room for one message: 0, -EAGAIN when full, -ENOTCONN when unavailable. What is reserved is
+ * used by one publish with "reserved", or given back. */
+int queue_reserve(struct queue *q, const char *language, enum task_class class);
+void queue_unreserve(struct queue *q, const char *language, enum task_class class);
+
+/* Publishes; done comes with 0 once the queue is answerable for the message, or a negative errno.
+ * The request is the caller's, like a store request. Without "reserved" a bound is not checked:
+ * for what is published again. */
+struct queue_publish {
+	struct queue_message message;			 /* in */
+	bool reserved;					 /* in */
+	void (*done)(struct queue_publish *r, int code); /* in */
+	void *ctx;					 /* in */
+	struct deferred deferred;
+	int code;
+};
+void queue_publish(struct queue *q, struct queue_publish *r);
+
+/* A delivery is the queue's until ack or hand_back, which end it. */
+struct queue_delivery {
+	struct queue_message message;
+};
+
+struct queue_consumer_ops {
+	/* A message of this language and class is now the consumer's to handle. */
+	void (*delivered)(void *ctx, struct queue_delivery *d);
+	/* The queue went away (code < 0) with all unacknowledged deliveries, or is back (0). */
+	void (*state)(void *ctx, int code, const char *message);
+};
+
+/* Starts to consume all classes of a language, each with its own prefetch. May be called again to
+ * change the prefetch; 0 stops new deliveries. One consumer per process. */
+void queue_set_consumer(struct queue *q, const struct queue_consumer_ops *ops, void *ctx);
+int queue_consume(struct queue *q, const char *language, size_t prefetch, struct err *e);
+
+void queue_ack(struct queue *q, struct queue_delivery *d);
+
+/* Back into the queue, at its front where the implementation can. */
+void queue_hand_back(struct queue *q, struct queue_delivery *d);
+
+/* Messages waiting, and delivered but not acknowledged. */
+struct queue_depth {
+	size_t ready;
+	size_t unacked;
+	int64_t oldest_us; /* wall clock of the oldest that waits; 0: none */
+};
+void queue_get_depth(const struct queue *q, const char *language, enum task_class class,
+		     struct queue_depth *ret_depth);
+
+/* How long, in seconds, until room can be expected, from the rate of acknowledgements. At least 1.
+ */
+int queue_retry_after(const struct queue *q);

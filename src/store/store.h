@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The store keeps tasks, their results and their life cycle. It is the truth: a task exists once
+ * its insert is done, and is final once its finish is; queues and caches may be lost and are made
+ * again from here.
+ *
+ * Every verb is asynchronous and works like a libuv request. The caller owns the request structure
+ * and all that it points to, fills the fields marked "in", and leaves it alone until its done
+ * callback; "out" fields hold then, and out pointers are the caller's to free. The callback comes
+ * exactly once, from the loop, never from inside the verb. store_cancel makes it come soon with
+ * -ECANCELED, unless the request is past recall; a write may have happened then.
+ *
+ * Requests that arrive together share a commit. Codes common to all verbs:
+ *	-ENOSPC   the disk is full; -EAGAIN the store is unavailable; both: try again later
+ *	-EIO      the store is damaged or refuses; -ENOMEM
+ *
+ * Fencing: claim gives an attempt number. finish and release count only for the attempt that is
+ * the row's own and while it is running: anything else is -ESTALE and changes nothing.
+ */
+
+#include "base/err.h"
+#include "loop/worker.h"
+#include "task/task.h"
+
+#include <uv.h>
+
+struct store;
+struct store_req;
+
+typedef void (*store_done_cb)(struct store_req *req, int code);
+
+/* First member of every request. in: done, ctx. The rest is the implementation's. */
+struct store_req {
+	store_done_cb done;
+	void *ctx;
+	struct work work;
+	void (*run)(struct store *s, struct store_req *req);
+	int code;
+	bool cancelled;
+};
+
+struct store_config {
+	const char *url;	 /* "sqlite:PATH" */
+	int64_t busy_timeout_ms; /* for another process that holds the write lock */
+};
+
+/* Opens, and makes or upgrades the schema; refuses one that is newer than it knows. Blocks: for
+ * start-up only. */
+int store_open(uv_loop_t *loop, const struct store_config *cfg, struct store **ret_store,
+	       struct err *e);
+
+/* Finishes what was asked, then closes; closed is called from the loop. */
+void store_close(struct store *s, void (*closed)(void *ctx), void *ctx);
+
+void store_cancel(struct store_req *req);
+
+/* ---- tasks ---- */
+
+enum { STORE_IDEMPOTENCY_KEY_MAX = 255, STORE_HASH_SIZE = 32 };
+
+/* Adds a queued task. With an idempotency key that was seen before (and has not expired): the same
+ * body hash gives 0 with existing set and *ret_id the earlier task; another body gives -EEXIST. */
+struct store_insert {
+	struct store_req req;
+	const struct task_spec *spec;	    /* in */
+	const char *idempotency_key;	    /* in, or NULL */
+	uint8_t body_hash[STORE_HASH_SIZE]; /* in, with a key */
+	int64_t idempotency_expires_us;	    /* in, with a key */
+	bool existing;			    /* out */
+	struct uuid existing_id;	    /* out */
+};
+void store_insert(struct store *s, struct store_insert *r);
+
+/* Reads one task. tenant NULL: whoever's. -ENOENT where there is none, or it is another's. */
+enum store_parts {
+	STORE_META = 0,		 /* the row without contents, stdin, outputs */
+	STORE_CONTENTS = 1 << 0, /* files and stdin too */
+	STORE_RESULT = 1 << 1,	 /* the whole result too */
+};
+struct store_get {
+	struct store_req req;
+	struct uuid id;	    /* in */
+	const char *tenant; /* in */
+	unsigned parts;	    /* in, enum store_parts */
+	struct task *task;  /* out */
+};
+void store_get(struct store *s, struct store_get *r);
+
+/* Lists newest first, without contents and outputs. */
+struct store_list {
+	struct store_req req;
+	const char *tenant;   /* in, NULL: all */
+	const char *language; /* in, NULL: any */
+	int state;	      /* in, enum task_state, -1: any */
+	bool has_before;      /* in */
+	struct uuid before;   /* in: only tasks with smaller ids */
+	size_t limit;	      /* in: 1 to 1000 */
+	struct task **tasks;  /* out: an array of n tasks */
+	size_t n;	      /* out */
+};
+void store_list(struct store *s, struct store_list *r);
+
+/* Moves a queued task to running for this owner. 0, -ENOENT, or -ESTALE with *ret_state what it is
+ * instead. One whose deadline has passed is moved to expired here (-ESTALE, state EXPIRED). */
+struct store_claim {
+	struct store_req req;
+	struct uuid id;		/* in */
+	uint64_t owner;		/* in: not 0 */
+	int64_t now_us;		/* in */
+	int64_t lease_until_us; /* in */
+	int attempt;		/* out */
+	enum task_state state;	/* out */
+};
+void store_claim(struct store *s, struct store_claim *r);
+
+/* Prolongs all leases of an owner, and tells which of its running tasks are to be cancelled. */
+struct store_renew {
+	struct store_req req;
+	uint64_t owner;		 /* in */
+	int64_t lease_until_us;	 /* in */
+	struct uuid *cancelling; /* out: array of n ids */
+	size_t n;		 /* out */
+};
+void store_renew(struct store *s, struct store_renew *r);
+
+/* Writes the final state and result of a running task. -ESTALE: the attempt is not the row's. */
+struct store_finish {
+	struct store_req req;
+	struct uuid id;			  /* in */
+	int attempt;			  /* in */
+	enum task_state state;		  /* in: DONE, CANCELLED or FAILED */
+	int64_t started_us;		  /* in */
+	int64_t finished_us;		  /* in */
+	const struct task_result *result; /* in, or NULL */
+};
+void store_finish(struct store *s, struct store_finish *r);
+
+/* Puts a running task back to queued. counts: the attempt was used up; after TASK_ATTEMPTS_MAX of
+ * them the task is FAILED with this error instead. Without: a hand-back, the attempt is given
+ * back too; only where the task surely never ran. A task that is cancelling ends CANCELLED. */
+struct store_release {
+	struct store_req req;
+	struct uuid id;		   /* in */
+	int attempt;		   /* in */
+	bool counts;		   /* in */
+	int64_t now_us;		   /* in */
+	const char *error_code;	   /* in, with counts */
+	const char *error_message; /* in, with counts */
+	enum task_state state;	   /* out: QUEUED, FAILED or CANCELLED */
+};
+void store_release(struct store *s, struct store_release *r);
+
+/* Queued: cancelled at once. Running: marked, 0 with state RUNNING. -ENOENT; -EALREADY when final;
+ * state tells which. */
+struct store_cancel_task {
+	struct store_req req;
+	struct uuid id;	       /* in */
+	const char *tenant;    /* in, NULL: whoever's */
+	int64_t now_us;	       /* in */
+	enum task_state state; /* out */
+};
+void store_cancel_task(struct store *s, struct store_cancel_task *r);
+
+/* What is needed to queue a task (again). */
+struct store_ticket {
+	struct uuid id;
+	enum task_class class;
+	enum task_state state; /* of the sweep: what it became */
+	char language[TASK_LANGUAGE_MAX];
+	char tenant[TASK_TENANT_MAX];
+};
+
+/* Moves queued tasks past their deadline to expired, and running ones whose lease has ended (or
+ * all, with every_lease: for an embedded server at start, whose owners are all gone) as release
+ * with counts does, with this error. */
+struct store_sweep {
+	struct store_req req;
+	int64_t now_us;		      /* in */
+	bool every_lease;	      /* in */
+	const char *error_code;	      /* in */
+	const char *error_message;    /* in */
+	size_t limit;		      /* in: at most so many moves */
+	struct store_ticket *tickets; /* out: array of n, what was moved */
+	size_t n;		      /* out */
+};
+void store_sweep(struct store *s, struct store_sweep *r);
+
+/* Queued tasks in order of id, after one. */
+struct store_scan {
+	struct store_req req;
+	struct uuid after;	      /* in: zero for the first */
+	size_t limit;		      /* in */
+	struct store_ticket *tickets; /* out: array of n */
+	size_t n;		      /* out */
+};
+void store_scan(struct store *s, struct store_scan *r);
+
+/* Removes final tasks that finished before a time, and expired idempotency keys. */
+struct store_prune {
+	struct store_req req;
+	int64_t before_us; /* in */
+	int64_t now_us;	   /* in */
+	size_t limit;	   /* in */
+	size_t n;	   /* out: tasks removed; equal to limit: call again */
+};
+void store_prune(struct store *s, struct store_prune *r);
+
+/* ---- keys ---- */
+
+enum { STORE_KEY_NAME_MAX = 64 };
+
+struct store_key {
+	char name[STORE_KEY_NAME_MAX];
+	char tenant[TASK_TENANT_MAX];
+	uint8_t hash[STORE_HASH_SIZE]; /* SHA-256 of the key: keys are random, so one round is
+					  enough */
+	int64_t created_us;
+	int64_t revoked_us; /* 0: in force */
+};
+
+struct store_key_add {
+	struct store_req req;
+	struct store_key key; /* in; -EEXIST where the name is taken */
+};
+void store_key_add(struct store *s, struct store_key_add *r);
+
+struct store_key_revoke {
+	struct store_req req;
+	const char *name; /* in; -ENOENT */
+	int64_t now_us;	  /* in */
+};
+void store_key_revoke(struct store *s, struct store_key_revoke *r);
+
+struct store_key_list {
+	struct store_req req;
+	struct store_key *keys; /* out: array of n */
+	size_t n;		/* out */
+};
+void store_key_list(struct store *s, struct store_key_list *r);

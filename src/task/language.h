@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The language registry: one YAML file per language and version, read once at start. The registry
+ * says how a language is compiled and run; whether its toolchain is there is found out where tasks
+ * run, and told by the runners (language_set_status).
+ *
+ * All strings belong to the registry and live as long as it does.
+ */
+
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "task/task.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum { LANGUAGE_FILE_MAX = 64 * 1024, LANGUAGES_MAX = 256 };
+
+/* An argument vector ends with NULL. "{entry}" in an argument stands for the program's entry file,
+ * "{stem}" for its name without the extension. */
+struct language_step {
+	char **argv;		   /* NULL: the language has no such step */
+	char **produces;	   /* patterns of the files that a compile step hands to the runs */
+	struct task_limits limits; /* defaults of this language for the step; unset: the server's */
+};
+
+struct language_env {
+	char *name;
+	char *value;
+};
+
+/* One check program, run by "languages check": which steps exist and what must come out. */
+struct language_check {
+	char *name; /* "hello", "stdin", "exit_code", "compile_error", "time_limit", ... */
+	char *code;
+	char *stdin_text;
+	char *expect_stdout; /* NULL: anything */
+	enum task_outcome expect_outcome;
+	int expect_exit_code; /* -1: anything */
+	struct task_limits limits;
+};
+
+struct language {
+	char *name;
+	char *title; /* for people: "C++ 17 (gcc)" */
+	char **aliases;
+	char **extensions; /* with the dot */
+	char *source;	   /* default name of the source file */
+	char **version_argv;
+	char *install_debian; /* packages, for "apt-get install" */
+	struct language_step compile;
+	struct language_step run;
+	struct language_env *env;
+	size_t n_env;
+	char **mounts; /* host paths that the sandbox shows read-only beside the common ones */
+	struct language_check *checks;
+	size_t n_checks;
+	char revision[65]; /* SHA-256 of the file, hex: part of the compile cache's key */
+
+	/* Found out at run time. */
+	bool installed;
+	char *version; /* first line that version_argv printed, NULL while unknown */
+};
+
+struct language_registry;
+
+/* Reads every *.yaml in the folder. A file with an error is an error that names file, line and
+ * column: a server that silently lacks a language would be worse. */
+int language_registry_load(const char *dir, struct language_registry **ret_registry, struct err *e);
+void language_registry_free(struct language_registry *r);
+DEFINE_CLEANUP(struct language_registry, language_registry_free);
+
+size_t language_count(const struct language_registry *r);
+struct language *language_at(const struct language_registry *r, size_t i); /* by name */
+
+/* By name or alias; NULL where unknown. */
+struct language *language_find(const struct language_registry *r, const char *name);
+struct language *language_find_by_extension(const struct language_registry *r, const char *path);
+
+/* Up to max names near to an unknown one, nearest first. Returns how many. */
+size_t language_near(const struct language_registry *r, const char *name, const char **ret_names,
+		     size_t max);
+
+/* version is copied; NULL forgets it. 0 or -ENOMEM. */
+int language_set_status(struct language *l, bool installed, const char *version);
