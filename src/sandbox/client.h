@@ -48,7 +48,7 @@ int sandbox_client_prepare(struct sandbox_client *c, unsigned int box, uint64_t 
 
 struct sandbox_task {
 	struct sandbox_limits limits;
-	int job_fd;	      /* sealed memfd from sandbox_job_finish() */
+	int job_fd;	      /* sealed memfd from job_write() */
 	int output_fd;	      /* memfd that receives the collected files; -EBADF: collect nothing */
 	const int *input_fds; /* sealed archives (a collected output, once sealed, is one) */
 	size_t input_count;

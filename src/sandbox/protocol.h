@@ -76,14 +76,15 @@ struct sandbox_limits {
 	uint64_t cpu_usec;
 	uint64_t wall_usec;
 	uint64_t memory_bytes;
-	uint64_t disk_bytes;	    /* work directory; 64 MiB, at most memory_bytes */
-	uint64_t tmp_bytes;	    /* /tmp, and /dev/shm; 16 MiB each */
+	uint64_t disk_bytes; /* all that can be written: /box, /tmp, /dev/shm; 64 MiB, at most
+			      * memory_bytes */
+	uint64_t reserved0;
 	uint64_t file_bytes;	    /* RLIMIT_FSIZE; disk_bytes */
 	uint64_t stack_bytes;	    /* RLIMIT_STACK; 8 MiB, above the hard limit it is clipped */
 	uint64_t collect_bytes;	    /* all collected files together; 64 MiB */
 	uint64_t cpuset[4];	    /* CPU numbers as bits, CPU 0 lowest; all zero: any */
 	uint32_t processes;	    /* processes and threads together, the main one included */
-	uint32_t inodes;	    /* in the work directory; 4096 */
+	uint32_t inodes;	    /* files in all of these; 4096 */
 	uint32_t open_files;	    /* RLIMIT_NOFILE; 256 */
 	uint32_t collect_files;	    /* 256 */
 	uint32_t cpu_rate_permille; /* 1000 = one CPU; 0 = no limit; needs the cgroup2 cpu
