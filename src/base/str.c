@@ -354,3 +354,22 @@ size_t str_distance(const char *a, const char *b)
 	}
 	return rows[la % 3][lb];
 }
+
+const char *str_nearest(const char *text, const char *const *words, size_t n)
+{
+	size_t len = strlen(text);
+	size_t best = 1 + len / 3;
+	const char *near = NULL;
+
+	for (size_t i = 0; i < n; i++) {
+		size_t distance = str_distance(text, words[i]);
+
+		if (len >= 2 && str_has_prefix(words[i], text))
+			distance = 1;
+		if (distance < best && distance < strlen(words[i])) {
+			best = distance;
+			near = words[i];
+		}
+	}
+	return near;
+}

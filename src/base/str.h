@@ -44,5 +44,9 @@ int hex_decode(const char *text, size_t len, void *dst);   /* len / 2 bytes */
  * longer than 63 bytes count as far apart (SIZE_MAX). */
 size_t str_distance(const char *a, const char *b);
 
+/* The word of the list that somebody who wrote "text" may have meant: at most one edit for each
+ * three letters, or one that begins with it; NULL where none is near. Ties: the first. */
+const char *str_nearest(const char *text, const char *const *words, size_t n);
+
 /* Copies with strlcpy's contract: always a NUL, returns false where src was cut. */
 bool str_copy(char *dst, size_t size, const char *src);
