@@ -1,0 +1,86 @@
+# A thin front for meson: every target is one or two commands that can be typed by hand as well.
+# "make help" lists them; variables are given on the command line: make run ARGS="--slots 4".
+
+BUILD  ?= build
+ASAN   ?= build-asan
+FUZZ   ?= build-fuzz
+PYTHON ?= /usr/bin/python3
+PREFIX ?= /usr/local
+
+# make run: arguments for "kiln serve".  make bench: arguments for bench/run.py.
+# make test-e2e: arguments for pytest.
+ARGS ?=
+# make fuzz: seconds for each target.
+SECONDS_EACH ?= 300
+
+MESON_RELEASE = --buildtype=release
+MESON_ASAN    = --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false
+MESON_FUZZ    = --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false -Dfuzz=true
+
+.DEFAULT_GOAL := help
+.PHONY: help deps run build build-asan build-fuzz test test-quick test-e2e bench fuzz check \
+	reports format install clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+
+run: ## install what is missing, build, start a server on 127.0.0.1:8080
+	@tools/install-deps.sh build languages
+	@$(MAKE) --no-print-directory build
+	@exec $(BUILD)/kiln serve $(ARGS)
+
+deps: ## install everything that building, running and testing need
+	tools/install-deps.sh build languages more-languages test
+
+build: $(BUILD)/build.ninja ## build/kiln, build/kiln-runner, build/kiln-sandbox (release)
+	@ninja -C $(BUILD)
+
+build-asan: $(ASAN)/build.ninja ## the same with address and undefined behaviour sanitizers
+	@ninja -C $(ASAN)
+
+build-fuzz: $(FUZZ)/build.ninja ## the fuzz targets (clang)
+	@ninja -C $(FUZZ)
+
+$(BUILD)/build.ninja:
+	@tools/install-deps.sh build
+	meson setup $(BUILD) $(MESON_RELEASE)
+
+$(ASAN)/build.ninja:
+	@tools/install-deps.sh build test
+	meson setup $(ASAN) $(MESON_ASAN)
+
+$(FUZZ)/build.ninja:
+	@tools/install-deps.sh build test
+	CC=clang meson setup $(FUZZ) $(MESON_FUZZ)
+
+test: ## everything that CI runs; the last line is the sum
+	@tools/install-deps.sh build languages more-languages test
+	@$(PYTHON) tools/test.py all
+
+test-quick: ## unit, sandbox and integration tests on the sanitized build
+	@tools/install-deps.sh build test
+	@$(PYTHON) tools/test.py quick
+
+test-e2e: build ## end-to-end tests on the release build; ARGS="-k cancel"
+	KILN_BUILD=$(BUILD) $(PYTHON) -m pytest tests/e2e $(ARGS)
+
+bench: build ## latency, throughput and cost, beside the bare floor of this machine
+	@$(PYTHON) bench/run.py --build $(BUILD) $(ARGS)
+
+fuzz: build-fuzz ## every fuzz target for SECONDS_EACH
+	@$(PYTHON) tools/test.py fuzz --seconds $(SECONDS_EACH)
+
+check: $(ASAN)/build.ninja ## formatting, banned functions, header boundaries, clang-tidy
+	@$(PYTHON) tools/test.py check
+
+reports: $(ASAN)/build.ninja ## gcc -fanalyzer and cppcheck; never fails
+	@$(PYTHON) tools/test.py reports
+
+format: ## clang-format on all sources
+	git ls-files '*.c' '*.h' | xargs clang-format -i
+
+install: build ## programs, languages and the systemd unit below PREFIX
+	meson install -C $(BUILD) --no-rebuild
+
+clean: ## remove the build directories
+	rm -rf $(BUILD) $(ASAN) $(FUZZ)

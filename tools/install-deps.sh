@@ -1,0 +1,130 @@
+#!/bin/bash
+# Installs what is missing of the named groups, and does nothing where nothing is.
+#
+#   tools/install-deps.sh build languages        what "make run" needs
+#   tools/install-deps.sh --list GROUP...        says what is missing, installs nothing
+#
+# Each line below is a Debian package and how to see that it, or something as good, is there: a
+# command, a file, or a pkg-config module. As root, or where sudo asks for no password, missing
+# packages are installed with apt-get; otherwise the command to run is printed.
+set -eu
+
+build='
+gcc                  file:/usr/bin/gcc
+libc6-dev            file:/usr/include/stdio.h
+meson                cmd:meson
+ninja-build          cmd:ninja
+pkg-config           cmd:pkg-config
+python3              file:/usr/bin/python3
+libuv1-dev           pc:libuv
+libjansson-dev       pc:jansson
+libsqlite3-dev       pc:sqlite3
+libmicrohttpd-dev    pc:libmicrohttpd
+libyaml-dev          pc:yaml-0.1
+libprotobuf-c-dev    pc:libprotobuf-c
+protobuf-c-compiler  cmd:protoc-c
+libseccomp-dev       pc:libseccomp
+libcurl4-openssl-dev pc:libcurl
+libssl-dev           pc:libcrypto
+'
+
+# The toolchains that tasks are run with. The systems' own at /usr/bin are meant.
+languages='
+python3              file:/usr/bin/python3
+nodejs               file:/usr/bin/node
+gcc                  file:/usr/bin/gcc
+g++                  file:/usr/bin/g++
+libc6-dev            file:/usr/include/stdio.h
+default-jdk-headless file:/usr/bin/javac
+bash                 file:/bin/bash
+'
+
+more_languages='
+golang-go            file:/usr/bin/go
+ruby                 file:/usr/bin/ruby
+'
+
+test='
+libcmocka-dev        pc:cmocka
+python3-pytest       py:pytest
+python3-venv         py:ensurepip
+python3-yaml         py:yaml
+clang                cmd:clang
+clang-format         cmd:clang-format
+clang-tidy           cmd:clang-tidy
+libclang-rt-14-dev   glob:/usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a
+cppcheck             cmd:cppcheck
+shellcheck           cmd:shellcheck
+curl                 cmd:curl
+util-linux           cmd:setpriv
+'
+
+present() {
+    case $1 in
+    cmd:*) command -v "${1#cmd:}" >/dev/null ;;
+    file:*) [ -e "${1#file:}" ] ;;
+    pc:*) pkg-config --exists "${1#pc:}" 2>/dev/null ;;
+    py:*) /usr/bin/python3 -c "import ${1#py:}" 2>/dev/null ;;
+    glob:*) compgen -G "${1#glob:}" >/dev/null ;;
+    esac
+}
+
+list_only=no
+if [ "${1:-}" = --list ]; then
+    list_only=yes
+    shift
+fi
+
+table=
+for group in "$@"; do
+    case $group in
+    build) table+=$build ;;
+    languages) table+=$languages ;;
+    more-languages) table+=$more_languages ;;
+    test) table+=$test ;;
+    *)
+        echo "install-deps: no group \"$group\": build, languages, more-languages, test" >&2
+        exit 2
+        ;;
+    esac
+done
+
+missing=()
+while read -r package probe; do
+    [ -n "$package" ] || continue
+    present "$probe" || missing+=("$package")
+done <<<"$table"
+
+[ ${#missing[@]} -gt 0 ] || exit 0
+mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+
+if [ "$list_only" = yes ]; then
+    printf '%s\n' "${missing[@]}"
+    exit 1
+fi
+
+echo "Missing: ${missing[*]}" >&2
+
+if ! command -v apt-get >/dev/null; then
+    echo "This system has no apt-get: install the equivalents of these Debian packages." >&2
+    exit 1
+fi
+
+as_root=()
+if [ "$(id -u)" != 0 ]; then
+    if command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+        as_root=(sudo)
+    else
+        echo "Run this, then try again:" >&2
+        echo "    sudo apt-get install --no-install-recommends ${missing[*]}" >&2
+        exit 1
+    fi
+fi
+
+export DEBIAN_FRONTEND=noninteractive
+install=(apt-get install -y -q --no-install-recommends "${missing[@]}")
+# The package lists may be old or absent: fetch them once, and only when they are needed.
+if ! "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive "${install[@]}" </dev/null >&2; then
+    "${as_root[@]}" apt-get update -q </dev/null >&2
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive "${install[@]}" </dev/null >&2
+fi

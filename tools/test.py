@@ -1,0 +1,318 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the test suites and adds them up.
+
+    tools/test.py all        everything, as CI does; the last line is "N passed, N failed, N skipped"
+    tools/test.py quick      unit, sandbox and integration tests on the sanitized build
+    tools/test.py check      formatting, banned functions, header boundaries, scripts, clang-tidy
+    tools/test.py fuzz       every fuzz target for --seconds
+    tools/test.py reports    gcc -fanalyzer and cppcheck; never fails
+
+With CI=true a skipped test is a failed run: CI must not lose a test without anybody noticing.
+"""
+
+import argparse
+import concurrent.futures
+import glob
+import os
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+RELEASE, ASAN, FUZZ = "build", "build-asan", "build-fuzz"
+JOBS = str(os.cpu_count() or 2)
+PYTHON = "/usr/bin/python3"
+
+# What a sanitizer finds ends the program with this number, so that no test takes it for its own.
+SANITIZER_ENV = {
+    "ASAN_OPTIONS": "exitcode=99:detect_leaks=1:abort_on_error=0:allocator_may_return_null=1",
+    "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1:exitcode=99",
+}
+
+
+class Tally:
+    def __init__(self):
+        self.suites = []  # (name, passed, failures, skips, seconds)
+
+    def add(self, name, passed, failures, skips, seconds):
+        self.suites.append((name, passed, failures, skips, seconds))
+        print(f"--- {name}: {passed} passed, {len(failures)} failed, {len(skips)} skipped"
+              f" ({seconds:.0f} s)", flush=True)
+
+    def finish(self):
+        failed = [(s[0], f) for s in self.suites for f in s[2]]
+        skipped = [(s[0], k) for s in self.suites for k in s[3]]
+        print("\nSuites:")
+        for name, passed, failures, skips, seconds in self.suites:
+            print(f"  {name:28} {passed:5} passed {len(failures):3} failed {len(skips):3} skipped"
+                  f" {seconds:6.0f} s")
+        for suite, (test, why) in skipped:
+            print(f"Skipped: {suite}: {test}: {why}")
+        for suite, test in failed:
+            print(f"Failed: {suite}: {test}")
+        total = sum(s[1] for s in self.suites)
+        if skipped and os.environ.get("CI") == "true":
+            print("CI must not skip anything: every skipped test counts as failed.")
+            failed += skipped
+            skipped = []
+        print(f"{total} passed, {len(failed)} failed" +
+              (f", {len(skipped)} skipped" if skipped else ""), flush=True)
+        return 1 if failed or total == 0 else 0
+
+
+def heading(text):
+    print(f"\n=== {text}", flush=True)
+
+
+def call(argv, **kw):
+    return subprocess.run(argv, cwd=ROOT, stdin=subprocess.DEVNULL, check=False, **kw)
+
+
+def read_junit(path):
+    """Returns (passed, [failed names], [(skipped name, why)]) of a JUnit file."""
+    passed, failed, skipped = 0, [], []
+    for case in ET.parse(path).getroot().iter("testcase"):
+        name = f"{case.get('classname', '')}.{case.get('name', '')}".strip(".")
+        skip = case.find("skipped")
+        if case.find("failure") is not None or case.find("error") is not None:
+            failed.append(name)
+        elif skip is not None:
+            skipped.append((name, skip.get("message") or (skip.text or "").strip() or "no reason"))
+        else:
+            passed += 1
+    return passed, failed, skipped
+
+
+def build(tally, name, directory):
+    heading(f"build: {directory}")
+    start = time.monotonic()
+    ok = call(["make", "--no-print-directory", name]).returncode == 0
+    tally.add(f"build {directory}", 1 if ok else 0, [] if ok else [directory], [],
+              time.monotonic() - start)
+    return ok
+
+
+def meson_tests(tally, directory, suites=()):
+    title = f"meson {directory}" + (f" ({', '.join(suites)})" if suites else "")
+    heading(title)
+    start = time.monotonic()
+    log = os.path.join(ROOT, directory, "meson-logs", "testlog.junit.xml")
+    if os.path.exists(log):
+        os.unlink(log)
+    argv = ["meson", "test", "-C", directory, "--no-rebuild", "--print-errorlogs",
+            "--num-processes", JOBS]
+    for suite in suites:
+        argv += ["--suite", suite]
+    code = call(argv, env=os.environ | SANITIZER_ENV).returncode
+    try:
+        passed, failed, skipped = read_junit(log)
+    except (OSError, ET.ParseError) as e:
+        passed, failed, skipped = 0, [f"no results: {e}"], []
+    if code != 0 and not failed:
+        failed = [f"meson test ended with {code}"]
+    tally.add(title, passed, failed, skipped, time.monotonic() - start)
+
+
+def pytest(tally, directory, tests="tests/e2e", extra=()):
+    title = f"{tests} {directory}"
+    heading(title)
+    start = time.monotonic()
+    log = os.path.join(ROOT, directory, "meson-logs", os.path.basename(tests) + ".junit.xml")
+    if os.path.exists(log):
+        os.unlink(log)
+    env = os.environ | SANITIZER_ENV | {"KILN_BUILD": os.path.join(ROOT, directory)}
+    code = call([PYTHON, "-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider",
+                 "--durations=5", f"--junit-xml={log}", *extra, tests], env=env).returncode
+    try:
+        passed, failed, skipped = read_junit(log)
+    except (OSError, ET.ParseError) as e:
+        passed, failed, skipped = 0, [f"no results: {e}"], []
+    if code != 0 and not failed:
+        failed = [f"pytest ended with {code}"]
+    tally.add(title, passed, failed, skipped, time.monotonic() - start)
+
+
+def fuzz_targets():
+    found = glob.glob(os.path.join(ROOT, FUZZ, "tests", "fuzz", "fuzz_*"))
+    return sorted(p for p in found if os.path.isfile(p) and os.access(p, os.X_OK))
+
+
+def fuzz_one(target, seconds):
+    name = os.path.basename(target)
+    corpus = os.path.join(ROOT, "tests", "fuzz", "corpus", name.removeprefix("fuzz_"))
+    work = os.path.join(ROOT, FUZZ, "corpus", name)
+    os.makedirs(work, exist_ok=True)
+    argv = [target, f"-max_total_time={seconds}", "-timeout=10", "-rss_limit_mb=2048",
+            "-print_final_stats=1", f"-artifact_prefix={work}/", work]
+    if os.path.isdir(corpus):
+        argv.append(corpus)
+    done = call(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                errors="replace", env=os.environ | SANITIZER_ENV)
+    return name, done.returncode, done.stdout
+
+
+def fuzz(tally, seconds):
+    heading(f"fuzz targets, {seconds} s each")
+    start = time.monotonic()
+    targets = fuzz_targets()
+    passed, failed = 0, [] if targets else ["there is no fuzz target"]
+    with concurrent.futures.ThreadPoolExecutor(int(JOBS)) as pool:
+        for name, code, output in pool.map(lambda t: fuzz_one(t, seconds), targets):
+            runs = next((line.split()[-1] for line in output.splitlines()
+                         if line.startswith("stat::number_of_executed_units")), "0")
+            print(f"  {name}: {runs} runs{'' if code == 0 else ', FAILED'}", flush=True)
+            # A target that did nothing has proved nothing.
+            if code == 0 and int(runs) > 0:
+                passed += 1
+            else:
+                failed.append(name)
+                print(output[-6000:])
+    tally.add("fuzz", passed, failed, [], time.monotonic() - start)
+
+
+def tracked(*patterns):
+    out = call(["git", "ls-files", "-z", *patterns], stdout=subprocess.PIPE).stdout.decode()
+    return [f for f in out.split("\0") if f and os.path.exists(os.path.join(ROOT, f))]
+
+
+def check_format():
+    return call(["clang-format", "--dry-run", "-Werror", *tracked("*.c", "*.h")]).returncode
+
+
+def check_source():
+    return call([PYTHON, "tools/check-source.py"]).returncode
+
+
+def check_scripts():
+    scripts = tracked("*.sh", ".ci/run")
+    return call(["shellcheck", *scripts]).returncode if scripts else 0
+
+
+def check_tidy():
+    # The generated protobuf code is not ours. compile_commands.json is written for gcc: clang need
+    # not know all of its warnings.
+    done = call(["run-clang-tidy", "-quiet", "-p", ASAN, "-j", JOBS,
+                 "-extra-arg=-Wno-unknown-warning-option", "-extra-arg=-Wno-unused-command-line-argument",
+                 r"^(?!.*\.pb-c\.c).*/(src|bench)/.*\.c$"],
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    lines = [line for line in done.stdout.splitlines()
+             if not line.startswith(("clang-tidy", "Enabled checks")) and "warnings generated" not in line]
+    if done.returncode != 0:
+        print("\n".join(lines))
+    return done.returncode
+
+
+CHECKS = [
+    ("clang-format", check_format),
+    ("check-source", check_source),
+    ("shellcheck", check_scripts),
+    ("clang-tidy", check_tidy),
+]
+
+
+def check(tally):
+    heading("checks")
+    start = time.monotonic()
+    passed, failed = 0, []
+    for name, run in CHECKS:
+        began = time.monotonic()
+        ok = run() == 0
+        print(f"  {name}: {'ok' if ok else 'FAILED'} ({time.monotonic() - began:.0f} s)", flush=True)
+        if ok:
+            passed += 1
+        else:
+            failed.append(name)
+    tally.add("check", passed, failed, [], time.monotonic() - start)
+
+
+def compile_commands():
+    import json
+    import shlex
+    with open(os.path.join(ROOT, ASAN, "compile_commands.json"), encoding="utf-8") as f:
+        for entry in json.load(f):
+            source = os.path.relpath(os.path.join(entry["directory"], entry["file"]), ROOT)
+            if source.startswith("src/"):
+                yield source, entry["directory"], shlex.split(entry["command"])
+
+
+def analyze_one(entry):
+    source, directory, argv = entry
+    argv = [a for a in argv if not a.startswith("-fsanitize")]
+    argv[argv.index("-o") + 1] = "/dev/null"
+    argv = [a for a in argv if a not in ("-MD", "-MMD")]
+    for flag in ("-MQ", "-MF"):
+        if flag in argv:
+            at = argv.index(flag)
+            del argv[at:at + 2]
+    done = subprocess.run([*argv, "-fanalyzer", "-w", "-Wanalyzer-too-complex", "-fdiagnostics-plain-output"],
+                          cwd=directory, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                          text=True, check=False)
+    return source, [line for line in done.stderr.splitlines() if "-Wanalyzer" in line]
+
+
+def reports():
+    """Two analyzers with opinions worth reading and too many false ones to obey."""
+    out = os.path.join(ROOT, ASAN, "reports")
+    os.makedirs(out, exist_ok=True)
+    heading("report: gcc -fanalyzer")
+    start, found = time.monotonic(), []
+    with concurrent.futures.ThreadPoolExecutor(int(JOBS)) as pool:
+        for _, lines in pool.map(analyze_one, compile_commands()):
+            found += lines
+    with open(os.path.join(out, "gcc-analyzer.txt"), "w", encoding="utf-8") as f:
+        f.write("\n".join(found) + "\n")
+    print(f"  {len(found)} remarks in {ASAN}/reports/gcc-analyzer.txt"
+          f" ({time.monotonic() - start:.0f} s)", flush=True)
+    heading("report: cppcheck")
+    start = time.monotonic()
+    path = os.path.join(out, "cppcheck.txt")
+    with open(path, "w", encoding="utf-8") as f:
+        call(["cppcheck", "-q", "-j", JOBS, "--enable=warning,portability,performance",
+              "--inline-suppr", "--std=c11", "-Isrc", "src"], stdout=f, stderr=f)
+    with open(path, encoding="utf-8") as f:
+        n = sum(1 for line in f if ": warning:" in line or ": error:" in line or
+                ": portability:" in line or ": performance:" in line)
+    print(f"  {n} remarks in {ASAN}/reports/cppcheck.txt ({time.monotonic() - start:.0f} s)")
+
+
+def run_all(tally, seconds):
+    built = build(tally, "build-asan", ASAN)
+    if built:
+        meson_tests(tally, ASAN)
+        pytest(tally, ASAN)
+    if build(tally, "build", RELEASE):
+        meson_tests(tally, RELEASE, ["sandbox"])
+        pytest(tally, RELEASE)
+    if build(tally, "build-fuzz", FUZZ):
+        fuzz(tally, seconds)
+    if built:
+        check(tally)
+        reports()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["all", "quick", "check", "fuzz", "reports"])
+    parser.add_argument("--seconds", type=int, default=10, help="for each fuzz target")
+    args = parser.parse_args()
+    tally = Tally()
+    if args.what == "reports":
+        reports()
+        return 0
+    if args.what == "all":
+        run_all(tally, args.seconds)
+    elif args.what == "quick":
+        if build(tally, "build-asan", ASAN):
+            meson_tests(tally, ASAN)
+    elif args.what == "check":
+        check(tally)
+    elif args.what == "fuzz":
+        fuzz(tally, args.seconds)
+    return tally.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
