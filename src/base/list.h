@@ -49,6 +49,18 @@ static inline void list_unlink(struct list *node)
 	list_init(node);
 }
 
+/* Moves all of "from" to the end of "to". */
+static inline void list_move_all(struct list *to, struct list *from)
+{
+	if (list_empty(from))
+		return;
+	from->next->prev = to->prev;
+	to->prev->next = from->next;
+	from->prev->next = to;
+	to->prev = from->prev;
+	list_init(from);
+}
+
 /* The first object, which stays linked; NULL when the list is empty. */
 #define LIST_FIRST(head, type, member)                                                             \
 	(list_empty(head) ? NULL : container_of((head)->next, type, member))

@@ -8,8 +8,8 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "kiln.pb-c.h"
 #include "task/task.h"
-#include "wire/kiln.pb-c.h"
 
 /* Appends to b, which must be empty or hold what shall go before. 0, -ENOMEM or -ENOBUFS. */
 int codec_pack_spec(const struct task_spec *s, struct buf *b);

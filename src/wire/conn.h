@@ -11,8 +11,9 @@
  */
 
 #include "base/err.h"
-#include "wire/kiln.pb-c.h"
+#include "kiln.pb-c.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <uv.h>
 
