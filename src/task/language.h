@@ -18,8 +18,14 @@
 
 enum { LANGUAGE_FILE_MAX = 64 * 1024, LANGUAGES_MAX = 256 };
 
-/* An argument vector ends with NULL. "{entry}" in an argument stands for the program's entry file,
- * "{stem}" for its name without the extension. */
+/*
+ * An argument vector ends with NULL. Placeholders in it, put in by language_argv:
+ *	{entry}       the program's entry file
+ *	{stem}        its name without the extension
+ *	{sources}     alone in an argument: the entry, then every other file of the program with one
+ *		      of the language's extensions, each an argument of its own
+ *	{memory_mib}  the memory limit of the step, rounded down
+ */
 struct language_step {
 	char **argv;		   /* NULL: the language has no such step */
 	char **produces;	   /* patterns of the files that a compile step hands to the runs */
@@ -35,8 +41,10 @@ struct language_env {
 struct language_check {
 	char *name; /* "hello", "stdin", "exit_code", "compile_error", "time_limit", ... */
 	char *code;
-	char *stdin_text;
+	char *stdin_text;    /* NULL: none */
+	char **args;	     /* NULL: none */
 	char *expect_stdout; /* NULL: anything */
+	char *expect_stderr; /* NULL: anything */
 	enum task_outcome expect_outcome;
 	int expect_exit_code; /* -1: anything */
 	struct task_limits limits;
@@ -82,6 +90,14 @@ struct language *language_find_by_extension(const struct language_registry *r, c
 /* Up to max names near to an unknown one, nearest first. Returns how many. */
 size_t language_near(const struct language_registry *r, const char *name, const char **ret_names,
 		     size_t max);
+
+/* The argument vector of a step for a program, placeholders replaced: NULL-terminated, with the
+ * n_args further arguments at its end; all of it is the caller's (language_argv_free). -EINVAL
+ * where the step has no argv, -ENOMEM. */
+int language_argv(const struct language *l, const struct language_step *step,
+		  const struct task_program *program, int64_t memory_bytes, char *const *args,
+		  size_t n_args, char ***ret_argv);
+void language_argv_free(char **argv);
 
 /* version is copied; NULL forgets it. 0 or -ENOMEM. */
 int language_set_status(struct language *l, bool installed, const char *version);
