@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may talk to the server: keys, tenants, --open, and web pages on the same machine."""
+
+import socket
+import subprocess
+
+import pytest
+
+import harness
+from harness import Client, problem
+
+
+@pytest.fixture
+def keyed(make_server, cli):
+    """A server with two keys; returns it without a key, and a client for each."""
+    server = make_server(start=False)
+    keys = {}
+    for name in ("alice", "bob"):
+        done = cli("keys", "add", name, "--data-dir", server.data)
+        assert done.returncode == 0, done
+        keys[name] = done.stdout.split()[-1]
+    server.key = keys["alice"]
+    server.start()
+    return server, Client(server.port, keys["alice"]), Client(server.port, keys["bob"])
+
+
+def test_key_is_needed_once_there_is_one(keyed):
+    server, alice, _ = keyed
+    stranger = Client(server.port)
+    for method, path in (("POST", "/submit"), ("GET", "/tasks"),
+                         ("GET", "/result/01900000-0000-7000-8000-000000000000"),
+                         ("DELETE", "/tasks/01900000-0000-7000-8000-000000000000")):
+        body = {"language": "bash", "code": "true"} if method == "POST" else None
+        answer = stranger.request(method, path, body)
+        problem(answer, 401)
+        assert "Bearer" in answer.headers["WWW-Authenticate"]
+        problem(Client(server.port, "kiln_wrong").request(method, path, body), 401)
+    assert stranger.get("/healthz").status == 200
+    assert stranger.get("/readyz").status == 200
+    assert alice.run("bash", "echo mine")["stdout"] == "mine\n"
+
+
+def test_one_tenant_sees_nothing_of_another(keyed):
+    _, alice, bob = keyed
+    task_id = alice.submit("bash", "echo secret")
+    alice.wait(task_id)
+    problem(bob.get(f"/result/{task_id}"), 404)
+    problem(bob.cancel(task_id), 404)
+    assert bob.get("/tasks").json["tasks"] == []
+    assert [t["task_id"] for t in alice.get("/tasks").json["tasks"]] == [task_id]
+
+
+def test_idempotency_keys_of_tenants_are_apart(keyed):
+    _, alice, bob = keyed
+    body, headers = {"language": "bash", "code": "true"}, {"Idempotency-Key": "same"}
+    one, two = alice.post("/submit", body, headers=headers), bob.post("/submit", body, headers=headers)
+    assert (one.status, two.status) == (201, 201)
+    assert one.json["task_id"] != two.json["task_id"]
+
+
+def test_compile_cache_of_tenants_is_apart(keyed):
+    _, alice, bob = keyed
+    code = "int main(void) { return 0; } /* apart */"
+    assert alice.run("c", code)["compile"]["cached"] is False
+    assert alice.run("c", code)["compile"]["cached"] is True
+    assert bob.run("c", code)["compile"]["cached"] is False
+
+
+def test_revoked_key_is_refused(make_server, cli):
+    server = make_server(start=False)
+    first = cli("keys", "add", "first", "--data-dir", server.data).stdout.split()[-1]
+    second = cli("keys", "add", "second", "--data-dir", server.data).stdout.split()[-1]
+    listed = cli("keys", "list", "--data-dir", server.data)
+    assert "first" in listed.stdout and first not in listed.stdout, listed
+    assert cli("keys", "revoke", "first", "--data-dir", server.data).returncode == 0
+    server.key = second
+    server.start()
+    problem(Client(server.port, first).get("/tasks"), 401)
+    assert server.get("/tasks").status == 200
+
+
+def test_keys_are_not_in_the_log(keyed):
+    server, alice, bob = keyed
+    alice.run("bash", "true")
+    text = server.log_text()
+    assert alice.key not in text and bob.key not in text
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "0.0.0.0",
+                                  "localhost.evil.example", "10.0.0.1"])
+def test_foreign_host_is_refused(server, host):
+    problem(server.get("/tasks", headers={"Host": host}), 403, "Host")
+    problem(server.post("/submit", {"language": "bash", "code": "true"}, headers={"Host": host}), 403)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+def test_own_names_are_fine(server, host):
+    assert server.get("/tasks", headers={"Host": f"{host}:{server.port}"}).status == 200
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "https://127.0.0.1.evil.example", "null",
+                                    "http://localhost:1"])
+def test_foreign_origin_is_refused(server, origin):
+    headers = {"Origin": origin}
+    problem(server.post("/submit", {"language": "bash", "code": "true"}, headers=headers), 403, "Origin")
+    assert "Access-Control-Allow-Origin" not in server.get("/languages", headers=headers).headers
+
+
+def test_other_addresses_need_keys_or_open(scratch):
+    def serve(*args):
+        port = harness.free_port()
+        return subprocess.run([harness.program("kiln"), "serve", "--listen", f"0.0.0.0:{port}",
+                               "--data-dir", scratch + "/refused", *args], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              timeout=harness.PATIENCE, check=False)
+    done = serve()
+    assert done.returncode not in (0, 99) and done.returncode > 0, done
+    assert "--open" in done.stdout and "kiln keys add" in done.stdout, done.stdout
+
+
+def test_open_server_takes_all_addresses_and_hosts(make_server):
+    server = make_server(start=False)
+    server.argv[server.argv.index("--listen") + 1] = f"0.0.0.0:{server.port}"
+    server.argv.append("--open")
+    server.start()
+    assert server.get("/tasks", headers={"Host": "kiln.example"}).status == 200
+    with socket.create_connection(("127.0.0.2", server.port), 5):
+        pass
+
+
+def test_default_listens_on_loopback_only(server):
+    with open("/proc/net/tcp", encoding="ascii") as f:
+        listening = [line.split()[1] for line in f if line.split()[3] == "0A"]
+    ours = [a for a in listening if a.endswith(f":{server.port:04X}")]
+    assert ours == [f"0100007F:{server.port:04X}"], ours

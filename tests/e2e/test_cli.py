@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: what a person types first, and what it says when it is wrong."""
+
+import json
+import os
+
+import pytest
+
+from programs import HELLO
+
+EXTENSIONS = {"python": "py", "javascript": "js", "c": "c", "cpp": "cpp", "bash": "sh", "ruby": "rb"}
+
+
+def write(scratch, name, text):
+    path = os.path.join(scratch, name)
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(text)
+    return path
+
+
+@pytest.mark.parametrize("language", EXTENSIONS)
+def test_run_knows_the_language_by_extension(cli, server, scratch, language):
+    done = cli("run", write(scratch, f"hello.{EXTENSIONS[language]}", HELLO[language]), server=server)
+    assert (done.returncode, done.stdout) == (0, "hello\n"), done
+
+
+def test_run_passes_stdin_arguments_streams_and_exit_status(cli, server, scratch):
+    path = write(scratch, "all.py", "import sys\nprint(sys.argv[1:], sys.stdin.read())\n"
+                 "print('err', file=sys.stderr)\nsys.exit(5)")
+    done = cli("run", path, "one", "two", server=server, input="typed")
+    assert (done.returncode, done.stdout) == (5, "['one', 'two'] typed\n"), done
+    assert "err" in done.stderr
+
+
+def test_run_json(cli, server, scratch):
+    done = cli("run", "--json", write(scratch, "j.py", "print(1)"), server=server)
+    task = json.loads(done.stdout)
+    assert (done.returncode, task["outcome"], task["stdout"]) == (0, "ok", "1\n")
+
+
+def test_run_tells_of_a_compile_error(cli, server, scratch):
+    done = cli("run", write(scratch, "bad.c", "int main(void) { return missing; }"), server=server)
+    assert done.returncode != 0 and done.stdout == "", done
+    assert "missing" in done.stderr
+
+
+def test_run_tells_of_a_limit(cli, server, scratch):
+    done = cli("run", "--wall", "500ms", write(scratch, "z.py", "import time\ntime.sleep(20)"), server=server)
+    assert done.returncode != 0, done
+    assert "time" in done.stderr.lower(), done
+
+
+def test_submit_result_cancel(cli, server, scratch):
+    done = cli("submit", write(scratch, "s.py", "import time\ntime.sleep(20)"), server=server)
+    assert done.returncode == 0, done
+    task_id = done.stdout.split()[-1]
+    done = cli("cancel", task_id, server=server)
+    assert done.returncode == 0, done
+    done = cli("result", "--wait", "20", "--json", task_id, server=server)
+    assert json.loads(done.stdout)["status"] == "cancelled", done
+
+
+def test_languages(cli, server):
+    done = cli("languages", server=server)
+    assert done.returncode == 0, done
+    for name in HELLO:
+        assert name in done.stdout
+    listed = json.loads(cli("languages", "--json", server=server).stdout)
+    assert {entry["name"] for entry in listed["languages"]} >= set(HELLO)
+
+
+@pytest.mark.parametrize("language", HELLO)
+def test_languages_check_proves_each(cli, language):
+    done = cli("languages", "check", language, timeout=180)
+    assert done.returncode == 0, done
+
+
+def test_doctor(cli):
+    done = cli("doctor")
+    assert done.returncode == 0, done
+    for word in ("seccomp", "namespaces", "landlock", "cgroup"):
+        assert word in done.stdout.lower(), done.stdout
+
+
+def test_help_lists_every_command(cli):
+    done = cli("--help")
+    assert done.returncode == 0
+    for word in ("serve", "run", "submit", "result", "cancel", "languages", "doctor", "keys", "config"):
+        assert word in done.stdout, done.stdout
+    for word in ("serve", "run", "languages"):
+        told = cli(word, "--help")
+        assert told.returncode == 0 and "usage" in told.stdout.lower(), told
+
+
+def test_version(cli):
+    done = cli("--version")
+    assert done.returncode == 0 and done.stdout.startswith("kiln "), done
+
+
+@pytest.mark.parametrize("args, words", [
+    (("serv",), ("serv", "serve")),
+    (("run",), ("FILE",)),
+    (("run", "/no/such/file.py"), ("/no/such/file.py",)),
+    (("run", "/etc/hostname"), ("language",)),
+    (("serve", "--slotz", "3"), ("--slotz",)),
+    (("serve", "--slots", "many"), ("slots", "many")),
+    (("serve", "--listen", "nowhere"), ("listen", "nowhere")),
+    (("result", "xyz"), ("xyz",)),
+])
+def test_errors_name_what_is_wrong(cli, args, words):
+    done = cli(*args)
+    assert done.returncode not in (0, 99) and done.returncode > 0, done
+    for word in words:
+        assert word in done.stderr, (word, done.stderr)
+    assert done.stdout == ""
+
+
+def test_no_server_is_said_with_what_to_do(cli, scratch):
+    path = write(scratch, "x.py", "print(1)")
+    done = cli("run", path, env={"KILN_SERVER": "http://127.0.0.1:9"})
+    assert done.returncode not in (0, 99), done
+    assert "127.0.0.1:9" in done.stderr and "kiln serve" in done.stderr, done.stderr
+
+
+def test_config_error_has_line_and_column(cli, scratch):
+    path = write(scratch, "bad.yaml", "listen: 127.0.0.1:8080\nslotz: 3\n")
+    done = cli("config", "--config", path)
+    assert done.returncode not in (0, 99), done
+    assert f"{path}:2:1" in done.stderr and "slotz" in done.stderr, done.stderr
+
+
+def test_config_prints_what_is_in_force(cli, scratch):
+    path = write(scratch, "good.yaml", "slots: 3\n")
+    done = cli("config", "--config", path, env={"KILN_LISTEN": "127.0.0.1:9999"})
+    assert done.returncode == 0, done
+    assert "slots: 3" in done.stdout and "127.0.0.1:9999" in done.stdout, done.stdout
+
+
+def test_unknown_variable_is_told(cli):
+    done = cli("config", env={"KILN_SLOTZ": "3"})
+    assert "KILN_SLOTZ" in done.stderr, done

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that can die is killed under load, and everything that can fill up is filled."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+
+import pytest
+
+import harness
+from harness import FINAL, Client, problem, wait_until
+
+NAP = "import time\ntime.sleep({})\nprint('slept')"
+
+
+def load(server, n, seconds=0.15):
+    return [server.submit("python", NAP.format(seconds)) for _ in range(n)]
+
+
+def expect_all_done(server, ids, attempts=(1, 2)):
+    tasks = [server.wait(i, 90) for i in ids]
+    for task in tasks:
+        assert (task["status"], task["outcome"], task["stdout"]) == ("done", "ok", "slept\n"), task
+        assert task["attempt"] in attempts, task
+    return tasks
+
+
+def finished(server, ids):
+    return {i: t for i in ids for t in [server.result(i)] if t["status"] in FINAL}
+
+
+def test_kill_of_everything_and_restart(make_server):
+    server = make_server(slots=3)
+    done_before = {i: server.wait(i) for i in load(server, 5, 0)}
+    sleeper = server.submit("python", NAP.format(1.5))
+    server.until_running(sleeper)
+    queued = load(server, 30)
+    wait_until(lambda: finished(server, queued[:3]), what="some of the load done")
+    before = finished(server, queued)
+    server.kill()
+    server.start()
+    for task_id, task in (done_before | before).items():
+        assert server.result(task_id) == task
+    tasks = expect_all_done(server, queued)
+    assert server.wait(sleeper)["attempt"] == 2
+    assert all(server.result(i) == t for i, t in before.items())
+    assert {t["attempt"] for t in tasks} <= {1, 2}
+
+
+def test_repeated_kills_lose_nothing(make_server):
+    server = make_server(slots=2)
+    ids = []
+    for _ in range(3):
+        ids += [server.submit("bash", "echo on") for _ in range(15)]
+        time.sleep(0.2)
+        server.kill()
+        server.start()
+    for i in ids:
+        task = server.wait(i)
+        # Three attempts, then Kiln says that it could not: a task is never just gone.
+        assert task["status"] in ("done", "failed"), task
+        assert task["status"] == "done" or task["attempt"] == 3, task
+    assert sum(server.result(i)["status"] == "done" for i in ids) >= len(ids) - 6
+
+
+def test_kill_in_the_middle_of_submissions(make_server):
+    """What was answered 201 is there after the restart."""
+    server = make_server(slots=2)
+    accepted, stop = [], threading.Event()
+
+    def submitter():
+        client = Client(server.port)
+        while not stop.is_set():
+            try:
+                accepted.append(client.submit("bash", "echo kept"))
+            except (OSError, AssertionError, harness.http.client.HTTPException):
+                return
+    threads = [threading.Thread(target=submitter) for _ in range(8)]
+    for t in threads:
+        t.start()
+    wait_until(lambda: len(accepted) > 60, what="load")
+    server.kill()
+    stop.set()
+    for t in threads:
+        t.join()
+    server.start()
+    for i in accepted:
+        task = server.wait(i, 90)
+        assert (task["status"], task["stdout"]) == ("done", "kept\n"), task
+
+
+@pytest.mark.parametrize("victim", ["kiln-runner", "kiln-sandbox"])
+def test_kill_of_a_runner_or_spawner_under_load(make_server, victim):
+    server = make_server(slots=3)
+    ids = load(server, 40, 0.2)
+    wait_until(lambda: finished(server, ids[:2]), what="some of the load done")
+    if victim == "kiln-runner":
+        victims = server.pids(victim)
+    else:  # the spawner, not the first process of each sandbox
+        table = harness.processes()
+        runners = server.pids("kiln-runner")
+        victims = [p for p in server.pids(victim) if table[p][0] in runners]
+    assert victims
+    server.kill(victims)
+    tasks = expect_all_done(server, ids)
+    assert any(t["attempt"] == 2 for t in tasks), [t["attempt"] for t in tasks]
+    assert server.run("bash", "echo again")["stdout"] == "again\n"
+
+
+def test_runner_that_dies_all_the_time_fails_the_task(make_server):
+    server = make_server(slots=1)
+    task_id = server.submit("python", NAP.format(20), limits={"wall_ms": 40000})
+    for attempt in (1, 2, 3):
+        wait_until(lambda: server.result(task_id)["status"] == "running" and
+                   server.result(task_id)["attempt"] == attempt, what=f"attempt {attempt}")
+        time.sleep(0.5)
+        server.kill(server.pids("kiln-runner"))
+    task = server.wait(task_id)
+    assert (task["status"], task["attempt"]) == ("failed", 3), task
+    assert task["error"]["code"], task
+    assert server.run("bash", "echo on")["stdout"] == "on\n"
+
+
+def test_stopped_runner_is_taken_for_dead(make_server):
+    """SIGSTOP: the process is there but says nothing. Its tasks are run by another in the end."""
+    server = make_server(slots=1)
+    task_id = server.submit("python", NAP.format(1), limits={"wall_ms": 10000})
+    server.until_running(task_id)
+    for pid in server.pids("kiln-runner"):
+        os.kill(pid, signal.SIGSTOP)
+    task = server.wait(task_id, 120)
+    assert (task["status"], task["outcome"], task["attempt"]) == ("done", "ok", 2), task
+
+
+def test_drain_on_sigterm(make_server):
+    server = make_server(slots=2)
+    running = [server.submit("python", NAP.format(1.5)) for _ in range(2)]
+    for i in running:
+        server.until_running(i)
+    waiting = server.submit("python", NAP.format(0))
+    waiter = []
+    thread = threading.Thread(target=lambda: waiter.append(server.result(running[0], wait=20)))
+    thread.start()
+    time.sleep(0.3)
+    server.process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    try:
+        answer = server.post("/submit", {"language": "bash", "code": "true"}, timeout=5)
+        assert answer.status == 503, answer
+    except OSError:
+        pass
+    assert server.process.wait(harness.PATIENCE) == 0, server.log_tail()
+    server.process = None
+    server.expect_nothing_left()
+    thread.join()
+    assert waiter and waiter[0]["status"] == "done", waiter
+    server.start()
+    for i in running:
+        task = server.result(i)
+        assert (task["status"], task["stdout"], task["attempt"]) == ("done", "slept\n", 1), task
+    assert server.wait(waiting)["outcome"] == "ok"
+
+
+def test_second_server_on_the_same_data_is_refused(make_server):
+    server = make_server()
+    argv = [a.replace(str(server.port), str(harness.free_port())) for a in server.argv]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, check=False, timeout=harness.PATIENCE)
+    assert done.returncode not in (0, 99), done
+    assert server.data in done.stdout, done.stdout
+    assert server.run("bash", "echo on")["stdout"] == "on\n"
+
+
+def test_address_in_use_is_said(make_server, scratch):
+    server = make_server()
+    done = subprocess.run([harness.program("kiln"), "serve", "--listen", f"127.0.0.1:{server.port}",
+                           "--data-dir", scratch + "/in-use"], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+                          timeout=harness.PATIENCE)
+    assert done.returncode not in (0, 99), done
+    assert str(server.port) in done.stdout and "in use" in done.stdout, done.stdout
+    server.expect_nothing_left()
+
+
+@pytest.fixture
+def small_disk(scratch):
+    if os.getuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    path = os.path.join(scratch, "small-disk")
+    os.makedirs(path)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m,mode=755", "kiln-test", path], check=True)
+    yield path
+    subprocess.run(["umount", "-l", path], check=True)
+
+
+def test_full_disk_is_503_and_passes_by_itself(make_server, small_disk):
+    server = make_server(start=False)
+    at = server.argv.index("--data-dir") + 1
+    server.data = server.argv[at] = os.path.join(small_disk, "data")
+    server.start()
+    kept = server.submit("bash", "echo kept")
+    server.wait(kept)
+    ballast = os.path.join(small_disk, "ballast")
+    with open(ballast, "wb", buffering=0) as f:
+        try:
+            while True:
+                f.write(bytes(65536))
+        except OSError:
+            pass
+    padding = "#" * 200_000
+    answers = [server.post("/submit", {"language": "bash", "code": "true\n" + padding}) for _ in range(40)]
+    assert {a.status for a in answers} <= {201, 503}, {a.status for a in answers}
+    full = [a for a in answers if a.status == 503]
+    assert full, "the disk did not get full"
+    problem(full[0], 503)
+    assert server.get("/healthz").status == 200
+    assert server.result(kept)["stdout"] == "kept\n"
+    accepted = [a.json["task_id"] for a in answers if a.status == 201]
+    os.unlink(ballast)
+    wait_until(lambda: server.get("/readyz").status == 200, what="/readyz after room was made")
+    assert server.run("bash", "echo again")["stdout"] == "again\n"
+    for i in accepted:
+        assert server.wait(i)["outcome"] == "ok"
+
+
+def test_retention_removes_finished_tasks_only(make_server):
+    server = make_server(slots=1, config={"store": {"retention": "1s"}})
+    task_id = server.submit("bash", "echo gone soon")
+    server.wait(task_id)
+    blocker = server.submit("python", NAP.format(6))
+    wait_until(lambda: server.get(f"/result/{task_id}").status == 404, what="retention")
+    assert server.result(blocker)["status"] in ("queued", "running")
+    assert task_id not in [t["task_id"] for t in server.get("/tasks").json["tasks"]]
