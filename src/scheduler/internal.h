@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * What the files of the scheduler share: the scheduler itself, a runner (one connection), and a job
+ * (one task from delivery to acknowledgement). Private to this folder.
+ *
+ *	WAITING --> FETCHING --> ASSIGNED --> RUNNING --> SETTLING --> (gone)
+ *	   ^------------------------------------------------'  put back
+ *
+ * A job beyond FETCHING holds a slot of its runner until the runner says that it is through with
+ * the task, or is gone.
+ */
+
+#include "base/map.h"
+#include "loop/backoff.h"
+#include "scheduler/lanes.h"
+#include "scheduler/scheduler.h"
+#include "wire/conn.h"
+
+enum job_state {
+	JOB_WAITING,
+	JOB_FETCHING,
+	JOB_ASSIGNED,
+	JOB_RUNNING,
+	JOB_SETTLING,
+	_JOB_STATE_MAX
+};
+
+enum claim_state { CLAIM_NONE, CLAIM_PENDING, CLAIM_WON, CLAIM_LOST };
+
+/* What is to become of a job once it is known whether its claim was won. */
+enum settle {
+	SETTLE_NONE,
+	SETTLE_FINISH,	  /* write final_state and the result */
+	SETTLE_RETRY,	  /* back to queued, the attempt is used up */
+	SETTLE_HAND_BACK, /* back to queued, it never ran */
+	SETTLE_DROP,	  /* not ours: forget it */
+};
+
+struct runner;
+
+struct job {
+	struct lane_item lane;
+	struct list runner_link; /* in runner->jobs from FETCHING on */
+	struct list retry_link;
+	struct scheduler *scheduler;
+	struct queue_delivery *delivery; /* NULL once acknowledged, or lost with the queue */
+	struct uuid id;
+	size_t language; /* index in the registry */
+	enum task_class class;
+	enum job_state state;
+	enum claim_state claim;
+	enum settle settle;
+	struct runner *runner; /* NULL while waiting, and when it is gone */
+	bool cancel_sent;
+
+	struct task_spec *spec;
+	struct task_result *result;
+	struct buf *outputs; /* [n_runs * _TASK_STREAM_MAX], what OUTPUT frames brought */
+	uint64_t credit_used;
+	uint64_t next_sequence;
+	int attempt;
+	enum task_state final_state;
+	char error_code[64];
+	char error_message[256];
+
+	int64_t taken_us;    /* monotonic: delivered to this scheduler */
+	int64_t assigned_us; /* monotonic */
+	int64_t accepted_us; /* monotonic */
+	int64_t started_us;  /* wall */
+	int64_t finished_us; /* wall */
+
+	/* Requests in flight. */
+	struct cache_get cache_get;
+	struct store_get store_get;
+	struct store_claim store_claim;
+	struct store_finish store_finish;
+	struct store_release store_release;
+	bool fetching; /* cache_get or store_get has not come back */
+	bool settling; /* store_finish or store_release has not come back */
+	struct backoff backoff;
+	int64_t retry_at_us; /* monotonic */
+	void (*retry)(struct job *j);
+};
+
+struct runner {
+	struct list link;
+	struct scheduler *scheduler;
+	char pod[64];
+	struct wire_conn *conn;
+	struct task_isolation isolation;
+	bool greeted; /* HELLO came */
+	bool full;    /* said BUSY; until it finishes a task or sends a heartbeat */
+	unsigned slots;
+	unsigned busy;
+	bool *languages; /* by index: installed there */
+	struct list jobs;
+	uint64_t cache_hits, cache_misses; /* as of the last heartbeat, for metrics */
+	void (*lost)(void *ctx, const char *pod);
+	void *lost_ctx;
+};
+
+struct scheduler {
+	uv_loop_t *loop;
+	struct scheduler_config cfg;
+	uint64_t owner; /* in leases; random, not 0 */
+	struct defer *defer;
+	struct deferred dispatch;
+	struct lanes *lanes;
+	struct map jobs; /* by id */
+	struct list runners;
+	struct list retries; /* jobs with retry set */
+	uv_timer_t renew_timer;
+	uv_timer_t sweep_timer;
+	uv_timer_t retry_timer;
+	uv_timer_t close_timer;
+	int open_handles;
+	size_t requests; /* store requests of the scheduler's own in flight */
+	bool recovering; /* a step of it is in flight */
+	bool consuming;
+	int64_t started_us;
+	bool recovered; /* what was left behind is back in the queues */
+	bool closing;
+	void (*closed)(void *ctx);
+	void *closed_ctx;
+
+	struct store_renew renew;
+	bool renewing;
+	struct store_sweep sweep;
+	bool sweeping;
+	struct store_scan scan;
+	struct uuid scan_until;
+	struct store_prune prune;
+	bool pruning;
+	int64_t next_prune_us; /* monotonic */
+};
+
+/* job.c */
+void job_delivered(struct scheduler *s, struct queue_delivery *d);
+void job_start(struct job *j, struct runner *r); /* takes a slot of the runner */
+void job_cancel(struct job *j);
+void job_runner_lost(struct job *j, const char *message);
+void job_free(struct job *j);
+struct job *job_find(struct scheduler *s, const ProtobufCBinaryData *id);
+void job_queue_lost(struct job *j);
+void job_start_over(struct job *j); /* its row is queued again */
+void job_abandon(struct job *j);    /* the scheduler ends: let go of it now, or soon */
+
+/* settle.c: from the end of a run to the row. */
+void job_settle(struct job *j, enum settle how);
+void job_claim(struct job *j);
+
+/* follow.c: frames about one job. */
+void job_accepted(struct job *j);
+void job_busy(struct job *j);
+int job_output(struct job *j, const Kiln__Output *m);
+int job_compiled(struct job *j, const Kiln__Compiled *m);
+int job_run_done(struct job *j, const Kiln__RunDone *m);
+int job_done(struct job *j, const Kiln__Done *m);
+
+/* assign.c */
+int assign_send(struct job *j);
+
+/* runner.c */
+struct runner *runner_choose(struct scheduler *s, size_t language, const struct task_spec *spec);
+bool runner_can_take(const struct runner *r, size_t language);
+void runner_release_slot(struct job *j);
+void runner_free(struct runner *r);
+
+/* scheduler.c */
+void scheduler_dispatch_soon(struct scheduler *s);
+void scheduler_retry(struct job *j, void (*retry)(struct job *j));
+void scheduler_check_closed(struct scheduler *s);
+void scheduler_consume(struct scheduler *s);
+
+/* recover.c */
+void recover_start(struct scheduler *s);
+void recover_sweep(struct scheduler *s);
+void recover_publish(struct scheduler *s, const struct store_ticket *t);

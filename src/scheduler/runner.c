@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "scheduler/internal.h"
+
+#include "base/log.h"
+#include "base/str.h"
+#include "observe/metrics.h"
+#include "wire/codec.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SLOTS_MAX = 1024 };
+
+bool runner_can_take(const struct runner *r, size_t language)
+{
+	return r->greeted && !r->full && r->busy < r->slots && r->languages[language];
+}
+
+/* Rendezvous hash (Thaler and Ravishankar, 1998): every scheduler prefers the same runner for the
+ * same program, so that its compile cache is hit, and only its share moves when a runner goes. */
+static uint64_t affinity(const struct runner *r, const struct task_spec *spec)
+{
+	static const uint64_t seed[2] = {0x6b696c6e, 0x72756e};
+	uint64_t h = map_hash(seed, r->pod, strlen(r->pod));
+
+	for (size_t i = 0; i < spec->program.n_files; i++) {
+		const struct bytes *b = &spec->program.files[i].content;
+		const uint64_t chained[2] = {h, i};
+
+		h = map_hash(chained, b->data ? b->data : "", b->len);
+	}
+	return h;
+}
+
+struct runner *runner_choose(struct scheduler *s, size_t language, const struct task_spec *spec)
+{
+	bool compiled = language_at(s->cfg.languages, language)->compile.argv != NULL;
+	struct runner *r, *best = NULL;
+	uint64_t best_affinity = 0;
+
+	LIST_FOREACH (r, &s->runners, link) {
+		uint64_t a;
+
+		if (!runner_can_take(r, language))
+			continue;
+		if (!spec || !compiled) {
+			/* Least loaded, by share of its slots. */
+			if (!best || r->busy * best->slots < best->busy * r->slots)
+				best = r;
+			continue;
+		}
+		a = affinity(r, spec);
+		if (!best || a > best_affinity) {
+			best = r;
+			best_affinity = a;
+		}
+	}
+	return best;
+}
+
+void runner_release_slot(struct job *j)
+{
+	if (!j->runner)
+		return;
+	j->runner->busy--;
+	j->runner = NULL;
+	list_unlink(&j->runner_link);
+	scheduler_dispatch_soon(j->scheduler);
+}
+
+void runner_free(struct runner *r)
+{
+	wire_conn_close(r->conn);
+	list_unlink(&r->link);
+	free(r->isolation.level);
+	free(r->isolation.limits);
+	free(r->isolation.standby);
+	free(r->languages);
+	free(r);
+}
+
+/* The end of a connection, by whichever side: its tasks go back, its pod is looked after. */
+static void lose(struct runner *r, const char *reason)
+{
+	struct scheduler *s = r->scheduler;
+	void (*lost)(void *, const char *) = r->lost;
+	void *lost_ctx = r->lost_ctx;
+	struct job *j, *tmp;
+	char pod[sizeof r->pod];
+
+	(void)str_copy(pod, sizeof pod, r->pod);
+	if (!s->closing)
+		log_warn("scheduler", "runner is lost", LOG_STR("pod", pod),
+			 LOG_STR("reason", reason), LOG_INT("tasks", r->busy));
+	r->greeted = false;
+	LIST_FOREACH_SAFE (j, tmp, &r->jobs, runner_link)
+		job_runner_lost(j, reason);
+	runner_free(r);
+	if (lost)
+		lost(lost_ctx, pod);
+}
+
+static void on_closed(void *ctx, int code, const char *message)
+{
+	(void)code;
+	lose(ctx, message);
+}
+
+/* ---- frames ---- */
+
+static int take_languages(struct runner *r, const Kiln__Hello *m)
+{
+	struct language_registry *registry = r->scheduler->cfg.languages;
+	size_t n = language_count(registry);
+
+	r->languages = calloc(n + 1, sizeof *r->languages);
+	if (!r->languages)
+		return -ENOMEM;
+	for (size_t i = 0; i < m->n_languages; i++) {
+		const Kiln__LanguageStatus *status = m->languages[i];
+
+		for (size_t k = 0; k < n; k++) {
+			struct language *l = language_at(registry, k);
+
+			if (!str_eq(l->name, status->name))
+				continue;
+			r->languages[k] = status->installed;
+			if (status->installed || !l->installed)
+				(void)language_set_status(l, status->installed, status->version);
+		}
+	}
+	return 0;
+}
+
+static void observe_isolation(const struct task_isolation *i)
+{
+	char abi[16];
+
+	(void)snprintf(abi, sizeof abi, "%d", i->landlock);
+	metric_set(METRIC_ISOLATION_INFO, 1, i->level ? i->level : "", i->limits ? i->limits : "",
+		   i->seccomp ? "true" : "false", abi);
+}
+
+static int on_hello(struct runner *r, const Kiln__Hello *m)
+{
+	int code;
+
+	if (r->greeted)
+		return -EBADMSG;
+	if (m->protocol != WIRE_PROTOCOL) {
+		log_error("scheduler", "runner speaks another protocol version",
+			  LOG_STR("pod", r->pod), LOG_INT("theirs", m->protocol),
+			  LOG_INT("ours", WIRE_PROTOCOL));
+		return -EPROTONOSUPPORT;
+	}
+	if (!m->slots || m->slots > SLOTS_MAX)
+		return -EBADMSG;
+	code = take_languages(r, m);
+	if (code < 0)
+		return code;
+	code = codec_get_isolation(m->isolation, &r->isolation);
+	if (code < 0)
+		return code;
+	r->slots = m->slots;
+	r->greeted = true;
+	observe_isolation(&r->isolation);
+	log_info("scheduler", "runner is connected", LOG_STR("pod", r->pod),
+		 LOG_INT("slots", r->slots), LOG_STR("limits", r->isolation.limits));
+	if (r->scheduler->consuming)
+		scheduler_consume(r->scheduler); /* more slots, more prefetch */
+	scheduler_dispatch_soon(r->scheduler);
+	return 0;
+}
+
+static void on_heartbeat(struct runner *r, const Kiln__Heartbeat *m)
+{
+	r->full = r->full && m->busy >= r->slots;
+	metric_set(METRIC_COMPILE_CACHE_BYTES, (double)m->cache_bytes);
+	scheduler_dispatch_soon(r->scheduler);
+}
+
+/* A frame about a task that is not (any more) this runner's is no fault of the runner: a cancel may
+ * have crossed it. */
+static struct job *own_job(struct runner *r, const ProtobufCBinaryData *id)
+{
+	struct job *j = job_find(r->scheduler, id);
+
+	return j && j->runner == r ? j : NULL;
+}
+
+static int dispatch_frame(struct runner *r, const Kiln__Frame *f)
+{
+	struct job *j;
+
+	switch (f->kind_case) {
+	case KILN__FRAME__KIND_HELLO:
+		return on_hello(r, f->hello);
+	case KILN__FRAME__KIND_HEARTBEAT:
+		on_heartbeat(r, f->heartbeat);
+		return 0;
+	case KILN__FRAME__KIND_ACCEPTED:
+		j = own_job(r, &f->accepted->task);
+		if (j)
+			job_accepted(j);
+		return 0;
+	case KILN__FRAME__KIND_BUSY:
+		j = own_job(r, &f->busy->task);
+		if (j)
+			job_busy(j);
+		return 0;
+	case KILN__FRAME__KIND_OUTPUT:
+		j = own_job(r, &f->output->task);
+		return j ? job_output(j, f->output) : 0;
+	case KILN__FRAME__KIND_COMPILED:
+		j = own_job(r, &f->compiled->task);
+		return j ? job_compiled(j, f->compiled) : 0;
+	case KILN__FRAME__KIND_RUN_DONE:
+		j = own_job(r, &f->run_done->task);
+		return j ? job_run_done(j, f->run_done) : 0;
+	case KILN__FRAME__KIND_DONE:
+		j = own_job(r, &f->done->task);
+		return j ? job_done(j, f->done) : 0;
+	default:
+		return -EBADMSG; /* a kind that only a scheduler sends */
+	}
+}
+
+static void on_frame(void *ctx, const Kiln__Frame *frame)
+{
+	struct runner *r = ctx;
+	int code;
+
+	if (!r->greeted && frame->kind_case != KILN__FRAME__KIND_HELLO)
+		code = -EBADMSG;
+	else
+		code = dispatch_frame(r, frame);
+	if (code < 0)
+		lose(r, code == -ENOMEM ? "out of memory" : "the runner broke the protocol");
+}
+
+static const struct wire_conn_ops conn_ops = {.frame = on_frame, .closed = on_closed};
+
+static int send_hello(struct runner *r)
+{
+	Kiln__Frame frame = KILN__FRAME__INIT;
+	Kiln__Hello m = KILN__HELLO__INIT;
+	static char version[] = KILN_VERSION;
+
+	m.protocol = WIRE_PROTOCOL;
+	m.version = version;
+	m.credit_bytes = r->scheduler->cfg.credit_bytes;
+	frame.kind_case = KILN__FRAME__KIND_HELLO;
+	frame.hello = &m;
+	return wire_conn_send(r->conn, &frame);
+}
+
+void scheduler_add_runner(struct scheduler *s, const char *pod, int fd,
+			  void (*lost)(void *ctx, const char *pod), void *ctx)
+{
+	struct runner *r = calloc(1, sizeof *r);
+	struct err e = {0};
+
+	if (!r) {
+		(void)close(fd);
+		if (lost)
+			lost(ctx, pod);
+		return;
+	}
+	r->scheduler = s;
+	r->lost = lost;
+	r->lost_ctx = ctx;
+	list_init(&r->jobs);
+	list_init(&r->link);
+	(void)str_copy(r->pod, sizeof r->pod, pod);
+	if (wire_conn_open_consume(s->loop, fd, &conn_ops, r, &r->conn, &e) < 0) {
+		lose(r, e.msg);
+		return;
+	}
+	list_push_back(&s->runners, &r->link);
+	if (send_hello(r) < 0)
+		lose(r, "could not greet the runner");
+}

@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "scheduler/internal.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "observe/metrics.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+enum {
+	PREFETCH_PER_SLOT = 2,
+	PREFETCH_MIN = 8,
+	SWEEP_MS = 1000,
+	LEASE_RENEWALS = 3, /* tries per lease */
+};
+
+/* All jobs for which pick says yes, as an array that the caller frees: the map changes while jobs
+ * go. NULL when memory is gone. */
+static struct job **collect_jobs(struct scheduler *s, bool (*pick)(const struct job *j),
+				 size_t *ret_n)
+{
+	struct job **all = calloc(map_count(&s->jobs) + 1, sizeof(struct job *));
+	size_t cursor = 0;
+	struct job *j;
+
+	*ret_n = 0;
+	if (!all)
+		return NULL;
+	MAP_FOREACH (j, cursor, &s->jobs)
+		if (!pick || pick(j))
+			all[(*ret_n)++] = j;
+	return all;
+}
+
+static void for_each_job(struct scheduler *s, bool (*pick)(const struct job *j),
+			 void (*act)(struct job *j))
+{
+	size_t n;
+	AUTO_FREE struct job **all = collect_jobs(s, pick, &n);
+
+	for (size_t i = 0; all && i < n; i++)
+		act(all[i]);
+}
+
+/* ---- dispatch ---- */
+
+static bool may_run(void *ctx, size_t language)
+{
+	struct scheduler *s = ctx;
+	struct runner *r;
+
+	LIST_FOREACH (r, &s->runners, link)
+		if (runner_can_take(r, language))
+			return true;
+	return false;
+}
+
+static bool any_free_slot(struct scheduler *s)
+{
+	struct runner *r;
+
+	LIST_FOREACH (r, &s->runners, link)
+		if (r->greeted && !r->full && r->busy < r->slots)
+			return true;
+	return false;
+}
+
+static void on_dispatch(struct deferred *d)
+{
+	struct scheduler *s = container_of(d, struct scheduler, dispatch);
+	struct lane_item *item;
+
+	while (!s->closing && any_free_slot(s)) {
+		struct job *j;
+
+		item = lanes_take(s->lanes, may_run, s);
+		if (!item)
+			break;
+		j = container_of(item, struct job, lane);
+		job_start(j, runner_choose(s, j->language, NULL));
+	}
+}
+
+void scheduler_dispatch_soon(struct scheduler *s)
+{
+	if (!s->closing)
+		defer_call(s->defer, &s->dispatch);
+}
+
+/* ---- things to try again ---- */
+
+static void on_retry_timer(uv_timer_t *timer)
+{
+	struct scheduler *s = timer->data;
+	int64_t now_us = clock_monotonic_us();
+	struct job *j, *tmp;
+	struct list due;
+
+	list_init(&due);
+	LIST_FOREACH_SAFE (j, tmp, &s->retries, retry_link) {
+		if (j->retry_at_us > now_us)
+			continue;
+		list_unlink(&j->retry_link);
+		list_push_back(&due, &j->retry_link);
+	}
+	while ((j = LIST_FIRST(&due, struct job, retry_link))) {
+		list_unlink(&j->retry_link);
+		j->retry(j);
+	}
+	if (list_empty(&s->retries))
+		(void)uv_timer_stop(&s->retry_timer);
+}
+
+void scheduler_retry(struct job *j, void (*retry)(struct job *j))
+{
+	enum { TICK_MS = 50 };
+	struct scheduler *s = j->scheduler;
+
+	j->retry = retry;
+	j->retry_at_us = clock_monotonic_us() + (int64_t)backoff_next_ms(&j->backoff) * 1000;
+	list_push_back(&s->retries, &j->retry_link);
+	if (!uv_is_active((uv_handle_t *)&s->retry_timer))
+		(void)uv_timer_start(&s->retry_timer, on_retry_timer, TICK_MS, TICK_MS);
+}
+
+/* ---- leases ---- */
+
+static void on_renewed(struct store_req *req, int code)
+{
+	struct scheduler *s = req->ctx;
+
+	s->renewing = false;
+	s->requests--;
+	for (size_t i = 0; code == 0 && i < s->renew.n; i++) {
+		struct job *j = map_get(&s->jobs, &s->renew.cancelling[i], sizeof(struct uuid));
+
+		if (j)
+			job_cancel(j);
+	}
+	if (code == 0)
+		free(s->renew.cancelling);
+	scheduler_check_closed(s);
+}
+
+static void renew_rows(struct scheduler *s)
+{
+	if (s->renewing)
+		return;
+	s->renewing = true;
+	s->requests++;
+	s->renew = (struct store_renew){
+		.req = {.done = on_renewed, .ctx = s},
+		.owner = s->owner,
+		.lease_until_us = clock_wall_us() + s->cfg.lease_ms * 1000,
+	};
+	store_renew(s->cfg.store, &s->renew);
+}
+
+static void renew_runners(struct scheduler *s)
+{
+	Kiln__Frame frame = KILN__FRAME__INIT;
+	Kiln__Renew m = KILN__RENEW__INIT;
+	struct runner *r, *tmp;
+
+	m.lease_ms = (uint32_t)s->cfg.lease_ms;
+	frame.kind_case = KILN__FRAME__KIND_RENEW;
+	frame.renew = &m;
+	LIST_FOREACH_SAFE (r, tmp, &s->runners, link)
+		if (r->busy)
+			(void)wire_conn_send(r->conn, &frame);
+}
+
+static void on_renew_timer(uv_timer_t *timer)
+{
+	struct scheduler *s = timer->data;
+
+	if (!map_count(&s->jobs))
+		return;
+	renew_runners(s);
+	renew_rows(s);
+}
+
+/* ---- what others tell ---- */
+
+static void on_cancel(void *ctx, enum bus_topic topic, const struct uuid *id, const void *payload,
+		      size_t len)
+{
+	struct scheduler *s = ctx;
+	struct job *j = map_get(&s->jobs, id, sizeof *id);
+
+	(void)topic;
+	(void)payload;
+	(void)len;
+	if (j)
+		job_cancel(j);
+}
+
+static void on_delivered(void *ctx, struct queue_delivery *d)
+{
+	struct scheduler *s = ctx;
+
+	if (s->closing)
+		queue_hand_back(s->cfg.queue, d);
+	else
+		job_delivered(s, d);
+}
+
+static void on_queue_state(void *ctx, int code, const char *message)
+{
+	struct scheduler *s = ctx;
+
+	if (code == 0) {
+		log_info("scheduler", "the queue is back");
+		return;
+	}
+	log_warn("scheduler", "the queue is lost", LOG_STR("reason", message));
+	for_each_job(s, NULL, job_queue_lost);
+}
+
+static const struct queue_consumer_ops consumer_ops = {
+	.delivered = on_delivered,
+	.state = on_queue_state,
+};
+
+/* ---- gauges and the periodic sweep ---- */
+
+static void observe_queues(const struct scheduler *s)
+{
+	int64_t now_us = clock_wall_us();
+	struct queue_depth d;
+
+	for (size_t i = 0; i < language_count(s->cfg.languages); i++) {
+		const char *name = language_at(s->cfg.languages, i)->name;
+
+		for (int c = 0; c < _TASK_CLASS_MAX; c++) {
+			const char *class = task_class_name((enum task_class)c);
+
+			queue_get_depth(s->cfg.queue, name, (enum task_class)c, &d);
+			metric_set(METRIC_QUEUE_MESSAGES, (double)d.ready, name, class, "ready");
+			metric_set(METRIC_QUEUE_MESSAGES, (double)d.unacked, name, class,
+				   "unacked");
+			metric_set(METRIC_QUEUE_OLDEST_SECONDS,
+				   d.oldest_us ? (double)(now_us - d.oldest_us) / 1e6 : 0, name,
+				   class);
+		}
+	}
+}
+
+static void on_sweep_timer(uv_timer_t *timer)
+{
+	struct scheduler *s = timer->data;
+	struct scheduler_stats stats;
+
+	scheduler_get_stats(s, &stats);
+	metric_set(METRIC_RUNNERS, (double)stats.runners);
+	metric_set(METRIC_RUNNER_SLOTS, (double)stats.busy, "busy");
+	metric_set(METRIC_RUNNER_SLOTS, (double)(stats.slots - stats.busy), "idle");
+	observe_queues(s);
+	recover_sweep(s);
+}
+
+void scheduler_get_stats(const struct scheduler *s, struct scheduler_stats *ret_stats)
+{
+	const struct runner *r;
+
+	*ret_stats = (struct scheduler_stats){.waiting = lanes_count(s->lanes)};
+	LIST_FOREACH (r, &s->runners, link) {
+		if (!r->greeted)
+			continue;
+		ret_stats->runners++;
+		ret_stats->slots += r->slots;
+		ret_stats->busy += r->busy;
+	}
+}
+
+bool scheduler_is_ready(const struct scheduler *s, struct buf *why)
+{
+	struct scheduler_stats stats;
+
+	scheduler_get_stats(s, &stats);
+	if (why && s->closing)
+		(void)buf_append_str(why, "the server is shutting down");
+	else if (why && !s->recovered)
+		(void)buf_append_str(why, "the queues are being rebuilt from the store");
+	else if (why && !stats.runners)
+		(void)buf_append_str(why, "no runner is connected");
+	return !s->closing && s->recovered && stats.runners;
+}
+
+const struct task_isolation *scheduler_isolation(const struct scheduler *s)
+{
+	const struct runner *r = LIST_FIRST(&s->runners, struct runner, link);
+
+	return r && r->greeted ? &r->isolation : NULL;
+}
+
+/* ---- life ---- */
+
+static void init_timers(struct scheduler *s)
+{
+	uv_timer_t *timers[] = {&s->renew_timer, &s->sweep_timer, &s->retry_timer, &s->close_timer};
+
+	for (size_t i = 0; i < ARRAY_SIZE(timers); i++) {
+		(void)uv_timer_init(s->loop, timers[i]);
+		timers[i]->data = s;
+		s->open_handles++;
+	}
+}
+
+int scheduler_new(uv_loop_t *loop, const struct scheduler_config *cfg,
+		  struct scheduler **ret_scheduler, struct err *e)
+{
+	struct scheduler *s = calloc(1, sizeof *s);
+
+	if (!s)
+		return err_set(e, -ENOMEM, "out of memory");
+	s->loop = loop;
+	s->cfg = *cfg;
+	s->dispatch.call = on_dispatch;
+	list_init(&s->dispatch.link);
+	list_init(&s->runners);
+	list_init(&s->retries);
+	map_init(&s->jobs);
+	arc4random_buf(&s->owner, sizeof s->owner);
+	s->owner = (s->owner >> 1) | 1; /* stores keep signed 64-bit numbers */
+	if (lanes_new(language_count(cfg->languages), cfg->weights, &s->lanes) < 0 ||
+	    defer_new(loop, &s->defer) < 0 ||
+	    bus_subscribe(cfg->bus, BUS_CANCEL, on_cancel, s) < 0) {
+		lanes_free(s->lanes);
+		defer_close(s->defer);
+		free(s);
+		return err_set(e, -ENOMEM, "out of memory");
+	}
+	init_timers(s);
+	*ret_scheduler = s;
+	return 0;
+}
+
+void scheduler_consume(struct scheduler *s)
+{
+	struct scheduler_stats stats;
+	struct err e = {0};
+	size_t prefetch;
+
+	s->consuming = true;
+	scheduler_get_stats(s, &stats);
+	prefetch = stats.slots * PREFETCH_PER_SLOT;
+	if (prefetch < PREFETCH_MIN)
+		prefetch = PREFETCH_MIN;
+	queue_set_consumer(s->cfg.queue, &consumer_ops, s);
+	for (size_t i = 0; i < language_count(s->cfg.languages); i++)
+		if (queue_consume(s->cfg.queue, language_at(s->cfg.languages, i)->name, prefetch,
+				  &e) < 0)
+			log_error("scheduler", "could not consume", LOG_STR("reason", e.msg));
+}
+
+void scheduler_start(struct scheduler *s)
+{
+	uint64_t renew_ms = (uint64_t)s->cfg.lease_ms / LEASE_RENEWALS;
+
+	(void)uv_timer_start(&s->renew_timer, on_renew_timer, renew_ms, renew_ms);
+	(void)uv_timer_start(&s->sweep_timer, on_sweep_timer, SWEEP_MS, SWEEP_MS);
+	recover_start(s);
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+	struct scheduler *s = handle->data;
+	void (*closed)(void *) = s->closed;
+	void *ctx = s->closed_ctx;
+
+	if (--s->open_handles)
+		return;
+	lanes_free(s->lanes);
+	map_fini(&s->jobs);
+	free(s);
+	if (closed)
+		closed(ctx);
+}
+
+static void shut(struct scheduler *s)
+{
+	struct runner *r, *tmp;
+
+	bus_unsubscribe(s->cfg.bus, BUS_CANCEL, on_cancel, s);
+	LIST_FOREACH_SAFE (r, tmp, &s->runners, link)
+		runner_free(r);
+	defer_cancel(&s->dispatch);
+	defer_close(s->defer);
+	uv_close((uv_handle_t *)&s->renew_timer, on_handle_closed);
+	uv_close((uv_handle_t *)&s->sweep_timer, on_handle_closed);
+	uv_close((uv_handle_t *)&s->retry_timer, on_handle_closed);
+	uv_close((uv_handle_t *)&s->close_timer, on_handle_closed);
+}
+
+void scheduler_check_closed(struct scheduler *s)
+{
+	if (!s->closing || map_count(&s->jobs) || s->requests ||
+	    uv_is_closing((uv_handle_t *)&s->close_timer))
+		return;
+	shut(s);
+}
+
+/* The time for an orderly end is up: what still runs is left to its lease. Jobs with a request in
+ * flight go when it comes back; the others go now. */
+static void on_close_timer(uv_timer_t *timer)
+{
+	struct scheduler *s = timer->data;
+
+	for_each_job(s, NULL, job_abandon);
+}
+
+static bool is_waiting(const struct job *j)
+{
+	return j->state == JOB_WAITING;
+}
+
+void scheduler_close(struct scheduler *s, int64_t grace_ms, void (*closed)(void *ctx), void *ctx)
+{
+	s->closing = true;
+	s->closed = closed;
+	s->closed_ctx = ctx;
+	for (size_t i = 0; i < language_count(s->cfg.languages); i++)
+		(void)queue_consume(s->cfg.queue, language_at(s->cfg.languages, i)->name, 0, NULL);
+	/* What waits goes back; what was sent to a runner is given its time. */
+	for_each_job(s, is_waiting, job_abandon);
+	(void)uv_timer_start(&s->close_timer, on_close_timer, (uint64_t)grace_ms, 1000);
+	scheduler_check_closed(s);
+}

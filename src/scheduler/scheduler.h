@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The scheduler takes tasks from the queues, chooses a runner for each, assigns it, follows it, and
+ * writes what came of it. It is the only one that talks to runners.
+ *
+ * A task is claimed in the store while it is already on its way to a runner; a result counts only
+ * when that claim was won. When a runner is lost, its tasks go back to the queue with an attempt
+ * used up. Nothing that the scheduler holds in memory is needed after a crash: leases in the store
+ * end by themselves.
+ */
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "bus/bus.h"
+#include "cache/cache.h"
+#include "queue/queue.h"
+#include "store/store.h"
+#include "task/language.h"
+
+#include <stdbool.h>
+#include <uv.h>
+
+struct scheduler;
+
+struct scheduler_config {
+	struct store *store;
+	struct queue *queue;
+	struct cache *cache;
+	struct bus *bus;
+	struct language_registry *languages; /* told what the runners have */
+	int64_t lease_ms;		     /* a scheduler silent for so long loses its tasks */
+	unsigned weights[_TASK_CLASS_MAX];   /* shares of the priority classes, each at least 1 */
+	int64_t retention_ms;  /* finished tasks older than this are removed; 0: kept */
+	bool sole_owner;       /* nobody else uses the store: at start every lease is void */
+	uint64_t credit_bytes; /* output that a runner may send ahead, per task */
+};
+
+int scheduler_new(uv_loop_t *loop, const struct scheduler_config *cfg,
+		  struct scheduler **ret_scheduler, struct err *e);
+
+/* Puts what an earlier life left behind back into the queues, then starts to take tasks. */
+void scheduler_start(struct scheduler *s);
+
+/* A runner's connection (from pods); fd is taken. lost is called when it has ended. */
+void scheduler_add_runner(struct scheduler *s, const char *pod, int fd,
+			  void (*lost)(void *ctx, const char *pod), void *ctx);
+
+/* True when tasks can be run now; else the reason is appended to why (may be NULL). */
+bool scheduler_is_ready(const struct scheduler *s, struct buf *why);
+
+struct scheduler_stats {
+	size_t runners, slots, busy, waiting;
+};
+void scheduler_get_stats(const struct scheduler *s, struct scheduler_stats *ret_stats);
+
+/* The walls of the newest runner, for the start-up message; NULL while there is none. */
+const struct task_isolation *scheduler_isolation(const struct scheduler *s);
+
+/* Takes no more tasks, lets those that run finish for at most grace_ms, then ends; closed is called
+ * from the loop. What did not finish is found by its lease. */
+void scheduler_close(struct scheduler *s, int64_t grace_ms, void (*closed)(void *ctx), void *ctx);

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "scheduler/internal.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "observe/metrics.h"
+#include "wire/codec.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* A finished task of ordinary size is put into the cache at once; a larger one is read from the
+ * store by those who want it. */
+enum { CACHED_TASK_MAX = 4 * 1024 * 1024 };
+
+static void settle(struct job *j);
+
+static bool may_come_back(int code)
+{
+	return code == -ENOSPC || code == -EAGAIN || code == -ENOMEM || code == -EIO;
+}
+
+static void acknowledge(struct job *j)
+{
+	if (j->delivery)
+		queue_ack(j->scheduler->cfg.queue, j->delivery);
+	j->delivery = NULL;
+}
+
+static void tell_finished(struct job *j, enum task_state state)
+{
+	uint8_t payload = (uint8_t)state;
+
+	cache_drop(j->scheduler->cfg.cache, CACHE_SPEC, &j->id);
+	bus_publish(j->scheduler->cfg.bus, BUS_FINISHED, &j->id, &payload, sizeof payload);
+}
+
+/* ---- claim ---- */
+
+static void retry_claim(struct job *j)
+{
+	job_claim(j);
+}
+
+static void on_claimed(struct store_req *req, int code)
+{
+	struct job *j = req->ctx;
+
+	if (may_come_back(code)) {
+		j->claim = CLAIM_NONE;
+		scheduler_retry(j, retry_claim);
+		return;
+	}
+	if (code < 0) {
+		/* Cancelled, expired, removed, or someone else's meanwhile. */
+		j->claim = CLAIM_LOST;
+		if (code == -ESTALE && j->store_claim.state == TASK_EXPIRED)
+			tell_finished(j, TASK_EXPIRED);
+		job_cancel(j);
+		if (j->settle != SETTLE_NONE)
+			settle(j);
+		else
+			metric_add(METRIC_TASK_DUPLICATES_DROPPED, 1);
+		return;
+	}
+	j->claim = CLAIM_WON;
+	j->attempt = j->store_claim.attempt;
+	if (j->settle != SETTLE_NONE)
+		settle(j);
+}
+
+void job_claim(struct job *j)
+{
+	const struct scheduler *s = j->scheduler;
+	int64_t now_us = clock_wall_us();
+
+	j->claim = CLAIM_PENDING;
+	j->store_claim = (struct store_claim){
+		.req = {.done = on_claimed, .ctx = j},
+		.id = j->id,
+		.owner = s->owner,
+		.now_us = now_us,
+		.lease_until_us = now_us + s->cfg.lease_ms * 1000,
+	};
+	store_claim(s->cfg.store, &j->store_claim);
+}
+
+/* ---- finish ---- */
+
+static void observe_finish(const struct job *j)
+{
+	const char *language = j->spec->program.language;
+	const char *outcome = task_outcome_name(j->result->outcome);
+	double total = (double)(j->finished_us - j->spec->created_us) / 1e6;
+
+	if (!outcome)
+		outcome = task_state_name(j->final_state);
+	metric_add(METRIC_TASKS_FINISHED, 1, language, outcome);
+	metric_observe(METRIC_TASK_TOTAL_SECONDS, total > 0 ? total : 0, language);
+	if (j->accepted_us)
+		metric_observe(METRIC_TASK_RUN_SECONDS,
+			       (double)(clock_monotonic_us() - j->accepted_us) / 1e6, language);
+}
+
+/* Readers after this find the task without a read of the store. */
+static void put_into_cache(struct job *j)
+{
+	struct task t = {
+		.spec = *j->spec,
+		.state = j->final_state,
+		.attempt = j->attempt,
+		.started_us = j->started_us,
+		.finished_us = j->finished_us,
+		.result = j->result,
+	};
+	struct buf packed;
+
+	buf_init(&packed, CACHED_TASK_MAX);
+	if (codec_pack_task(&t, &packed) == 0)
+		cache_put(j->scheduler->cfg.cache, CACHE_TASK, &j->id, packed.data, packed.len);
+	buf_fini(&packed);
+}
+
+static void on_finished(struct store_req *req, int code)
+{
+	struct job *j = req->ctx;
+
+	j->settling = false;
+	if (may_come_back(code)) {
+		scheduler_retry(j, settle);
+		return;
+	}
+	if (code < 0) {
+		metric_add(METRIC_TASK_DUPLICATES_DROPPED, 1);
+		log_warn("scheduler", "a result came too late and was dropped", LOG_TASK(&j->id),
+			 LOG_INT("attempt", j->attempt));
+	} else {
+		put_into_cache(j);
+		tell_finished(j, j->final_state);
+		observe_finish(j);
+		log_debug("scheduler", "task is finished", LOG_TASK(&j->id),
+			  LOG_STR("state", task_state_name(j->final_state)));
+	}
+	acknowledge(j);
+	job_free(j);
+}
+
+static void finish(struct job *j)
+{
+	j->settling = true;
+	if (!j->finished_us)
+		j->finished_us = clock_wall_us();
+	j->store_finish = (struct store_finish){
+		.req = {.done = on_finished, .ctx = j},
+		.id = j->id,
+		.attempt = j->attempt,
+		.state = j->final_state,
+		.started_us = j->started_us,
+		.finished_us = j->finished_us,
+		.result = j->result,
+	};
+	store_finish(j->scheduler->cfg.store, &j->store_finish);
+}
+
+/* ---- release ---- */
+
+static void on_released(struct store_req *req, int code)
+{
+	struct job *j = req->ctx;
+
+	j->settling = false;
+	if (may_come_back(code)) {
+		scheduler_retry(j, settle);
+		return;
+	}
+	if (code == 0 && j->store_release.state == TASK_QUEUED) {
+		job_start_over(j);
+		return;
+	}
+	if (code == 0) {
+		metric_add(METRIC_TASKS_FINISHED, 1, j->spec->program.language,
+			   task_state_name(j->store_release.state));
+		tell_finished(j, j->store_release.state);
+	}
+	acknowledge(j);
+	job_free(j);
+}
+
+static void release(struct job *j)
+{
+	j->settling = true;
+	j->store_release = (struct store_release){
+		.req = {.done = on_released, .ctx = j},
+		.id = j->id,
+		.attempt = j->attempt,
+		.counts = j->settle == SETTLE_RETRY,
+		.now_us = clock_wall_us(),
+		.error_code = j->error_code,
+		.error_message = j->error_message,
+	};
+	store_release(j->scheduler->cfg.store, &j->store_release);
+}
+
+/* ---- both ---- */
+
+static void settle(struct job *j)
+{
+	if (j->claim == CLAIM_PENDING || j->settling || !list_empty(&j->retry_link))
+		return; /* comes back here when that is through */
+	if (j->claim == CLAIM_LOST || j->settle == SETTLE_DROP) {
+		acknowledge(j);
+		job_free(j);
+		return;
+	}
+	if (j->claim == CLAIM_NONE) {
+		job_claim(j);
+		return;
+	}
+	if (j->settle == SETTLE_FINISH)
+		finish(j);
+	else
+		release(j);
+}
+
+void job_settle(struct job *j, enum settle how)
+{
+	j->state = JOB_SETTLING;
+	j->settle = how;
+	settle(j);
+}
