@@ -291,6 +291,27 @@ int codec_pack_spec(const struct task_spec *s, struct buf *b)
 	return r < 0 ? r : pack(&p.spec.base, b);
 }
 
+int codec_pack_spec_head(const struct task_spec *s, struct buf *b)
+{
+	AUTO_PARTS struct parts p = {0};
+	int r = put_spec(s, false, &p);
+
+	return r < 0 ? r : pack(&p.spec.base, b);
+}
+
+int codec_pack_result_head(const struct task_result *res, struct buf *b)
+{
+	AUTO_PARTS struct parts p = {0};
+	int r = put_result(res, &p);
+
+	if (r < 0)
+		return r;
+	p.compile.output.len = 0;
+	for (size_t i = 0; i < res->n_runs; i++)
+		p.run_results[i].stdout.len = p.run_results[i].stderr.len = 0;
+	return pack(&p.result.base, b);
+}
+
 int codec_pack_result(const struct task_result *res, struct buf *b)
 {
 	AUTO_PARTS struct parts p = {0};

@@ -16,6 +16,10 @@ int codec_pack_spec(const struct task_spec *s, struct buf *b);
 int codec_pack_result(const struct task_result *r, struct buf *b);
 int codec_pack_task(const struct task *t, struct buf *b); /* without contents of files and stdin */
 
+/* The heads of both, for lists: without contents of files and stdin, and without outputs. */
+int codec_pack_spec_head(const struct task_spec *s, struct buf *b);
+int codec_pack_result_head(const struct task_result *r, struct buf *b);
+
 int codec_unpack_spec(const void *bytes, size_t len, struct task_spec **ret_spec, struct err *e);
 int codec_unpack_result(const void *bytes, size_t len, struct task_result **ret_result,
 			struct err *e);
