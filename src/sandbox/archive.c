@@ -271,9 +271,15 @@ int archive_add(struct archive_writer *w, const char *name, uint32_t mode, const
 	return r < 0 ? err_errno(e, r, "could not write an archive") : 0;
 }
 
+enum { SEALS = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW };
+
 static int seal(int fd, struct err *e)
 {
-	if (fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+	int seals = fcntl(fd, F_GET_SEALS);
+
+	if (seals >= 0 && (seals & SEALS) == SEALS)
+		return 0;
+	if (fcntl(fd, F_ADD_SEALS, SEALS | F_SEAL_SEAL) < 0)
 		return err_errno(e, -errno, "could not seal a memory file");
 	return 0;
 }
@@ -372,7 +378,7 @@ int archive_map(int fd, const void **ret_data, size_t *ret_len, struct err *e)
 	void *p;
 	int r = seal(fd, e);
 
-	if (r < 0 && r != -EPERM) /* EPERM: sealed before */
+	if (r < 0)
 		return r;
 	if (fstat(fd, &st) < 0)
 		return err_errno(e, -errno, "could not read an archive");

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Limits by cgroup v1 (linux: Documentation/admin-guide/cgroup-v1), with the version 2 tree beside
+ * it for CPU time where it is mounted. There is no oom.group: the spawner looks at oom_kill now and
+ * then and ends the rest itself. */
+
+#include "sandbox/cgroup.h"
+#include "sandbox/io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+#define LIMIT "memory.limit_in_bytes"
+#define SWAP  "memory.memsw.limit_in_bytes"
+
+static int write_limit(const struct limiter *l, int dir, const char *name, uint64_t value)
+{
+	return io_write_u64_at(dir, name, value, l->creates_files ? O_CREAT | O_TRUNC : 0);
+}
+
+static int attach(struct limiter *l, struct leaf *leaf, pid_t pid)
+{
+	static const enum limiter_tree trees[] = {TREE_MEMORY, TREE_PIDS, TREE_CPUACCT};
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < sizeof(trees) / sizeof(trees[0]); i++)
+		if (leaf->dir[trees[i]] >= 0)
+			r = write_limit(l, leaf->dir[trees[i]], "cgroup.procs", (uint64_t)pid);
+	return r;
+}
+
+/* memory.limit <= memory.memsw.limit must hold after each write. */
+static int set_memory(const struct limiter *l, struct leaf *leaf, uint64_t bytes)
+{
+	bool raise = leaf->memory_set != 0 && bytes > leaf->memory_set;
+	int dir = leaf->dir[TREE_MEMORY], r = 0;
+
+	if (leaf->memory_set == bytes)
+		return 0;
+	if (raise && l->has_swap)
+		r = write_limit(l, dir, SWAP, bytes);
+	if (r == 0)
+		r = write_limit(l, dir, LIMIT, bytes);
+	if (r == 0 && !raise && l->has_swap)
+		r = write_limit(l, dir, SWAP, bytes);
+	if (r == 0)
+		leaf->memory_set = bytes;
+	return r;
+}
+
+static int set(struct limiter *l, struct leaf *leaf, const struct sandbox_limits *limits)
+{
+	int r = set_memory(l, leaf, limits->memory_bytes);
+
+	if (r == 0 && leaf->processes_set != limits->processes) {
+		r = write_limit(l, leaf->dir[TREE_PIDS], "pids.max",
+				(uint64_t)limits->processes + 1);
+		leaf->processes_set = limits->processes;
+	}
+	return r;
+}
+
+static int usage(struct limiter *l, struct leaf *leaf, struct usage *u)
+{
+	char text[1024];
+	uint64_t v;
+	int r;
+
+	if (leaf->dir[TREE_V2] >= 0) {
+		r = io_read_at(leaf->dir[TREE_V2], "cpu.stat", text, sizeof(text));
+		if (r >= 0)
+			r = io_find_u64(text, "usage_usec", &u->cpu_usec);
+	} else {
+		r = io_read_u64_at(leaf->dir[TREE_CPUACCT], "cpuacct.usage", &v);
+		u->cpu_usec = r < 0 ? 0 : v / 1000;
+	}
+	if (r >= 0)
+		r = io_read_at(leaf->dir[TREE_MEMORY], "memory.oom_control", text, sizeof(text));
+	if (r >= 0)
+		r = io_find_u64(text, "oom_kill", &u->oom_kills);
+	if (r >= 0 && l->has_peak &&
+	    io_read_u64_at(leaf->dir[TREE_MEMORY], "memory.max_usage_in_bytes", &v) == 0)
+		u->memory_peak_bytes = (int64_t)v;
+	return r < 0 ? r : 0;
+}
+
+const struct limiter_ops cgroup1_ops = {
+	.attach = attach,
+	.set = set,
+	.usage = usage,
+	.poll_usec = 50000,
+	.trees = {
+		[TREE_V2] = true, [TREE_MEMORY] = true, [TREE_PIDS] = true, [TREE_CPUACCT] = true}};

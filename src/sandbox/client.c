@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sandbox/client.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+struct sandbox_client {
+	int sock;
+	pid_t pid;
+	struct sandbox_reply_configured in_force;
+};
+
+static int start_program(struct sandbox_client *c, const char *program, struct err *e)
+{
+	char *argv[] = {(char *)(uintptr_t) "kiln-sandbox", (char *)(uintptr_t) "serve", NULL};
+	char *envp[] = {NULL};
+	posix_spawn_file_actions_t actions;
+	AUTO_FD int theirs = -EBADF;
+	int pair[2], r;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return err_errno(e, -errno, "could not make a socket pair");
+	c->sock = pair[0];
+	theirs = pair[1];
+	r = -posix_spawn_file_actions_init(&actions);
+	if (r < 0)
+		return err_errno(e, r, "could not start \"%s\"", program);
+	r = -posix_spawn_file_actions_adddup2(&actions, theirs, SANDBOX_CONTROL_FD);
+	if (r == 0)
+		r = -posix_spawn(&c->pid, program, &actions, NULL, argv, envp);
+	(void)posix_spawn_file_actions_destroy(&actions);
+	return r < 0 ? err_errno(e, r, "could not start \"%s\"", program) : 0;
+}
+
+static int send_request(struct sandbox_client *c, void *request, size_t size, uint16_t type,
+			unsigned int box, uint64_t cookie, const int *fds, size_t count,
+			struct err *e)
+{
+	union {
+		struct cmsghdr head;
+		char buf[CMSG_SPACE(sizeof(int) * SANDBOX_FDS_MAX)];
+	} control = {0};
+	struct iovec iov = {.iov_base = request, .iov_len = size};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+	struct sandbox_header *h = request;
+
+	*h = (struct sandbox_header){.magic = SANDBOX_MAGIC,
+				     .version = SANDBOX_PROTOCOL_VERSION,
+				     .type = type,
+				     .box = (uint16_t)box,
+				     .cookie = cookie};
+	if (count > SANDBOX_FDS_MAX)
+		return err_set(e, -E2BIG, "too many descriptors for a sandbox");
+	if (count > 0) {
+		control.head = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int) * count),
+						.cmsg_level = SOL_SOCKET,
+						.cmsg_type = SCM_RIGHTS};
+		memcpy(CMSG_DATA(&control.head), fds, sizeof(int) * count);
+		msg.msg_control = control.buf;
+		msg.msg_controllen = CMSG_SPACE(sizeof(int) * count);
+	}
+	if (sendmsg(c->sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		return err_errno(e, -errno, "could not talk to the sandbox spawner");
+	return 0;
+}
+
+static int profile_memfd(const struct sandbox_bind *binds, size_t count, struct err *e)
+{
+	AUTO_FD int fd = memfd_create("kiln-profile", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	size_t size = count * sizeof(*binds);
+
+	if (fd < 0 || (size > 0 && write(fd, binds, size) != (ssize_t)size) ||
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+		return err_errno(e, -errno, "could not write the sandbox profile");
+	return TAKE_FD(fd);
+}
+
+static int configure(struct sandbox_client *c, const struct sandbox_client_options *o,
+		     struct err *e)
+{
+	struct sandbox_configure request = {
+		.boxes = o->boxes, .uid_base = o->uid_base, .rung = o->rung, .flags = o->flags};
+	AUTO_FD int profile = profile_memfd(o->binds, o->bind_count, e);
+	int fds[2] = {o->seccomp_fd, profile};
+
+	if (profile < 0)
+		return profile;
+	if (o->cgroup_parent && (size_t)snprintf(request.cgroup_parent, SANDBOX_PATH_MAX, "%s",
+						 o->cgroup_parent) >= SANDBOX_PATH_MAX)
+		return err_set(e, -ENAMETOOLONG, "the cgroup path is too long");
+	if (o->seccomp_fd >= 0)
+		return send_request(c, &request, sizeof(request), SANDBOX_CONFIGURE, 0, 0, fds, 2,
+				    e);
+	return send_request(c, &request, sizeof(request), SANDBOX_CONFIGURE, 0, 0, fds + 1, 1, e);
+}
+
+static int await_configured(struct sandbox_client *c, int timeout_ms, struct err *e)
+{
+	struct pollfd p = {.fd = c->sock, .events = POLLIN};
+	union sandbox_event event;
+	int r = poll(&p, 1, timeout_ms > 0 ? timeout_ms : 10000);
+
+	if (r < 0)
+		return err_errno(e, -errno, "could not wait for the sandbox spawner");
+	if (r == 0)
+		return err_set(e, -ETIMEDOUT, "the sandbox spawner did not answer");
+	r = sandbox_client_receive(c, &event, e);
+	if (r < 0)
+		return r;
+	if (r > 0 && event.h.type == SANDBOX_REPLY_ERROR)
+		return err_set(e, -event.error.error, "%s", event.error.message);
+	if (r == 0 || event.h.type != SANDBOX_REPLY_CONFIGURED)
+		return err_set(e, -EPROTO, "the sandbox spawner gave a wrong answer");
+	c->in_force = event.configured;
+	return 0;
+}
+
+int sandbox_client_new(const struct sandbox_client_options *o, struct sandbox_client **ret_client,
+		       struct err *e)
+{
+	AUTO(sandbox_client_free) struct sandbox_client *c = calloc(1, sizeof(*c));
+	int r;
+
+	if (!c)
+		return err_set(e, -ENOMEM, "could not allocate a sandbox client");
+	c->sock = -EBADF;
+	r = start_program(c, o->program, e);
+	if (r == 0)
+		r = configure(c, o, e);
+	if (r == 0)
+		r = await_configured(c, o->timeout_ms, e);
+	if (r < 0)
+		return r;
+	*ret_client = TAKE_PTR(c);
+	return 0;
+}
+
+void sandbox_client_free(struct sandbox_client *c)
+{
+	AUTO_FD int pidfd = -EBADF;
+
+	if (!c)
+		return;
+	cleanup_close(&c->sock);
+	if (c->pid > 0) {
+		struct pollfd p = {.events = POLLIN};
+
+		pidfd = (int)syscall(SYS_pidfd_open, c->pid, 0u);
+		p.fd = pidfd;
+		if (pidfd < 0 || poll(&p, 1, 2000) <= 0)
+			(void)kill(c->pid, SIGKILL);
+		while (waitpid(c->pid, NULL, 0) < 0 && errno == EINTR)
+			;
+	}
+	free(c);
+}
+
+const struct sandbox_reply_configured *sandbox_client_in_force(const struct sandbox_client *c)
+{
+	return &c->in_force;
+}
+
+int sandbox_client_fd(const struct sandbox_client *c)
+{
+	return c->sock;
+}
+
+pid_t sandbox_client_pid(const struct sandbox_client *c)
+{
+	return c->pid;
+}
+
+int sandbox_client_prepare(struct sandbox_client *c, unsigned int box, uint64_t cookie,
+			   const struct sandbox_limits *expected, struct err *e)
+{
+	struct sandbox_prepare request = {.limits = *expected};
+
+	return send_request(c, &request, sizeof(request), SANDBOX_PREPARE, box, cookie, NULL, 0, e);
+}
+
+int sandbox_client_limit(struct sandbox_client *c, unsigned int box, uint64_t cookie,
+			 const struct sandbox_limits *limits, struct err *e)
+{
+	struct sandbox_prepare request = {.limits = *limits};
+
+	return send_request(c, &request, sizeof(request), SANDBOX_LIMIT, box, cookie, NULL, 0, e);
+}
+
+int sandbox_client_start(struct sandbox_client *c, unsigned int box, uint64_t cookie,
+			 const struct sandbox_task *task, struct err *e)
+{
+	struct sandbox_start request = {.limits = task->limits,
+					.flags = task->output_fd >= 0 ? SANDBOX_START_OUTPUT : 0,
+					.inputs = (uint8_t)task->input_count,
+					.mapped = (uint8_t)task->map_count};
+	int fds[SANDBOX_FDS_MAX];
+	size_t n = 0;
+
+	if (task->input_count > SANDBOX_INPUTS_MAX || task->map_count > SANDBOX_MAP_MAX)
+		return err_set(e, -E2BIG, "too many descriptors for a sandbox");
+	fds[n++] = task->job_fd;
+	if (task->output_fd >= 0)
+		fds[n++] = task->output_fd;
+	for (size_t i = 0; i < task->input_count; i++)
+		fds[n++] = task->input_fds[i];
+	for (size_t i = 0; i < task->map_count; i++) {
+		request.target[i] = task->map_targets[i];
+		fds[n++] = task->map_fds[i];
+	}
+	return send_request(c, &request, sizeof(request), SANDBOX_START, box, cookie, fds, n, e);
+}
+
+int sandbox_client_kill(struct sandbox_client *c, unsigned int box, uint64_t cookie,
+			enum sandbox_limit reason, struct err *e)
+{
+	struct sandbox_simple request = {.reason = (uint32_t)reason};
+
+	return send_request(c, &request, sizeof(request), SANDBOX_KILL, box, cookie, NULL, 0, e);
+}
+
+int sandbox_client_release(struct sandbox_client *c, unsigned int box, uint64_t cookie,
+			   struct err *e)
+{
+	struct sandbox_simple request = {0};
+
+	return send_request(c, &request, sizeof(request), SANDBOX_RELEASE, box, cookie, NULL, 0, e);
+}
+
+static size_t event_size(unsigned int type)
+{
+	static const size_t sizes[] = {
+		[SANDBOX_REPLY_CONFIGURED] = sizeof(struct sandbox_reply_configured),
+		[SANDBOX_EVENT_PREPARED] = sizeof(struct sandbox_event_prepared),
+		[SANDBOX_EVENT_STARTED] = sizeof(struct sandbox_event_started),
+		[SANDBOX_EVENT_EXITED] = sizeof(struct sandbox_event_exited),
+		[SANDBOX_EVENT_RELEASED] = sizeof(struct sandbox_header),
+		[SANDBOX_REPLY_ERROR] = sizeof(struct sandbox_reply_error),
+	};
+
+	return type < ARRAY_SIZE(sizes) ? sizes[type] : 0;
+}
+
+int sandbox_client_receive(struct sandbox_client *c, union sandbox_event *ret_event, struct err *e)
+{
+	union sandbox_event event = {0};
+	ssize_t n;
+
+	do {
+		n = recv(c->sock, &event, sizeof(event), MSG_DONTWAIT);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0 && errno == EAGAIN)
+		return 0;
+	if (n <= 0)
+		return err_set(e, -EPIPE, "the sandbox spawner ended");
+	if ((size_t)n < sizeof(event.h) || event.h.magic != SANDBOX_MAGIC ||
+	    event.h.version != SANDBOX_PROTOCOL_VERSION || event_size(event.h.type) != (size_t)n)
+		return err_set(e, -EPROTO, "the sandbox spawner sent something else");
+	if (event.h.type == SANDBOX_REPLY_ERROR)
+		event.error.message[SANDBOX_PATH_MAX - 1] = 0;
+	*ret_event = event;
+	return 1;
+}
+
+/* What languages read of a Debian-like host; "*" is expanded here, since these names carry
+ * versions. */
+static const char *const default_binds[] = {
+	"/usr",
+	"/bin",
+	"/sbin",
+	"/lib",
+	"/lib32",
+	"/lib64",
+	"/libx32",
+	"/etc/ld.so.cache",
+	"/etc/ld.so.conf",
+	"/etc/ld.so.conf.d",
+	"/etc/alternatives",
+	"/etc/localtime",
+	"/etc/java-*",
+	"/etc/python3*",
+	"/etc/R",
+	"/etc/mono",
+	"/etc/php",
+	"/etc/ssl/openssl.cnf",
+	"/etc/ssl/certs",
+	"/etc/perl",
+};
+
+int sandbox_profile_default(struct sandbox_bind **ret_binds, size_t *ret_count, struct err *e)
+{
+	AUTO_FREE struct sandbox_bind *binds = calloc(SANDBOX_BINDS_MAX, sizeof(*binds));
+	size_t n = 0;
+
+	if (!binds)
+		return err_set(e, -ENOMEM, "could not allocate the sandbox profile");
+	for (size_t i = 0; i < ARRAY_SIZE(default_binds); i++) {
+		glob_t found;
+
+		if (glob(default_binds[i], 0, NULL, &found) != 0)
+			continue;
+		for (size_t k = 0; k < found.gl_pathc && n < SANDBOX_BINDS_MAX; k++) {
+			if (strlen(found.gl_pathv[k]) >= SANDBOX_PATH_MAX)
+				continue;
+			binds[n].flags = SANDBOX_BIND_OPTIONAL;
+			(void)snprintf(binds[n].source, SANDBOX_PATH_MAX, "%s", found.gl_pathv[k]);
+			n++;
+		}
+		globfree(&found);
+	}
+	*ret_binds = TAKE_PTR(binds);
+	*ret_count = n;
+	return 0;
+}

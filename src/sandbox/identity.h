@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Who the spawner is and whom its boxes are mapped to. Root with a range of ids gives each box two
+ * host ids of its own, init's and the task's, and keeps a short list of capabilities. An ordinary
+ * user enters a user namespace first, in which the same code works, and has one id for all.
+ */
+
+#include "base/err.h"
+#include "sandbox/protocol.h"
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+/* Above the ranges that systemd.io/UIDS-GIDS gives to users, services and containers. */
+#define IDENTITY_UID_BASE 1900000000u
+
+struct identity {
+	bool root, two_ids;
+	uint32_t uid_base; /* two ids: of box 0; else the id of the task on the host */
+	uint64_t capabilities;
+};
+
+/* Decides, and enters the user namespace of an ordinary user. uid_base 0 = choose. */
+int identity_enter(struct identity *id, uint32_t uid_base, unsigned int boxes, struct err *e);
+/* Drops every capability that a spawner does not need. */
+int identity_drop(struct identity *id, struct err *e);
+/* Writes the maps of a new box: proc_fd is /proc of the host. */
+int identity_map(const struct identity *id, int proc_fd, unsigned int box, pid_t pid);

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sandbox/netpool.h"
+
+#include "base/cleanup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static const char *const counter_files[NETPOOL_COUNTERS] = {
+	"self/net/dev",	    "self/net/sockstat", "self/net/snmp",
+	"self/net/netstat", "self/net/snmp6",	 "self/net/sockstat6",
+};
+
+int netpool_open(struct netpool *p, int proc_fd, struct err *e)
+{
+	*p = (struct netpool){.proc_fd = proc_fd, .reuse = true};
+	for (size_t i = 0; i < ARRAY_SIZE(p->entries); i++)
+		p->entries[i].fd = -EBADF;
+	p->home = openat(proc_fd, "self/ns/net", O_RDONLY | O_CLOEXEC);
+	if (p->home < 0)
+		return err_errno(e, -errno, "could not open the network namespace");
+	return 0;
+}
+
+static int raise_loopback(void)
+{
+	AUTO_FD int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct ifreq r = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
+
+	if (s < 0)
+		return -errno;
+	return ioctl(s, SIOCSIFFLAGS, &r) < 0 ? -errno : 0;
+}
+
+/* Reads all counters one after another. */
+static int read_counters(const struct netpool_entry *entry, char *buf, size_t size)
+{
+	size_t used = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(entry->counters); i++) {
+		off_t at = 0;
+		ssize_t n = 1;
+
+		/* A kernel without IPv6 has no files of it. */
+		while (entry->counters[i] >= 0 && n > 0 && used < size) {
+			n = pread(entry->counters[i], buf + used, size - used, at);
+			if (n < 0)
+				return -errno;
+			at += n;
+			used += (size_t)n;
+		}
+	}
+	return used < size ? (int)used : -EOVERFLOW;
+}
+
+static void discard(struct netpool_entry *entry)
+{
+	cleanup_close(&entry->fd);
+	for (size_t i = 0; i < ARRAY_SIZE(entry->counters); i++)
+		cleanup_close(&entry->counters[i]);
+	free(TAKE_PTR(entry->first));
+	entry->busy = false;
+}
+
+/* Leaves this thread in the new namespace. */
+static int make(struct netpool *p, struct netpool_entry *entry)
+{
+	char buf[NETPOOL_TEXT_MAX];
+	int r;
+
+	*entry = (struct netpool_entry){.fd = -EBADF};
+	for (size_t i = 0; i < ARRAY_SIZE(entry->counters); i++)
+		entry->counters[i] = -EBADF;
+	if (unshare(CLONE_NEWNET) < 0)
+		return -errno;
+	p->made++;
+	entry->fd = openat(p->proc_fd, "self/ns/net", O_RDONLY | O_CLOEXEC);
+	if (entry->fd < 0)
+		return -errno;
+	r = raise_loopback();
+	if (r < 0)
+		return r;
+	if (!p->reuse)
+		return 0;
+	for (size_t i = 0; i < ARRAY_SIZE(entry->counters); i++)
+		entry->counters[i] = openat(p->proc_fd, counter_files[i], O_RDONLY | O_CLOEXEC);
+	r = read_counters(entry, buf, sizeof(buf));
+	if (r > 0) {
+		entry->first = malloc((size_t)r);
+		if (entry->first)
+			memcpy(entry->first, buf, (size_t)r);
+		entry->first_len = (size_t)r;
+	}
+	return 0;
+}
+
+int netpool_enter(struct netpool *p)
+{
+	int spare = -ENOSPC, r;
+
+	for (int i = 0; i < SANDBOX_BOXES_MAX; i++) {
+		struct netpool_entry *entry = &p->entries[i];
+
+		if (entry->fd < 0)
+			spare = i;
+		if (entry->fd < 0 || entry->busy)
+			continue;
+		if (setns(entry->fd, CLONE_NEWNET) < 0)
+			return -errno;
+		entry->busy = true;
+		p->reused++;
+		return i;
+	}
+	if (spare < 0)
+		return spare;
+	r = make(p, &p->entries[spare]);
+	if (r < 0) {
+		discard(&p->entries[spare]);
+		(void)netpool_leave(p);
+		return r;
+	}
+	p->entries[spare].busy = true;
+	return spare;
+}
+
+int netpool_leave(struct netpool *p)
+{
+	return setns(p->home, CLONE_NEWNET) < 0 ? -errno : 0;
+}
+
+void netpool_put(struct netpool *p, int index)
+{
+	struct netpool_entry *entry = &p->entries[index];
+	char buf[NETPOOL_TEXT_MAX];
+	int n = entry->first ? read_counters(entry, buf, sizeof(buf)) : -1;
+
+	entry->busy = false;
+	if (n < 0 || (size_t)n != entry->first_len ||
+	    memcmp(buf, entry->first, entry->first_len) != 0)
+		discard(entry);
+}
