@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* What an implementation of pods provides; chosen by URL in pods.c. Private to this folder. */
+
+#include "pods/pods.h"
+
+struct pods_impl {
+	const char *scheme;
+	int (*open)(uv_loop_t *loop, const struct pods_config *cfg, const struct pods_ops *ops,
+		    void *ctx, struct pods **ret_pods, struct err *e);
+	void (*connection_lost)(struct pods *p, const char *pod);
+	void (*close)(struct pods *p, int64_t grace_ms, void (*closed)(void *ctx), void *ctx);
+};
+
+/* First member of every implementation's structure. */
+struct pods {
+	const struct pods_impl *impl;
+};
+
+extern const struct pods_impl pods_local;

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "pods/pods-private.h"
+
+#include "base/cleanup.h"
+#include "base/url.h"
+
+static const struct pods_impl *const impls[] = {&pods_local};
+
+int pods_open(uv_loop_t *loop, const struct pods_config *cfg, const struct pods_ops *ops, void *ctx,
+	      struct pods **ret_pods, struct err *e)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(impls); i++)
+		if (url_scheme_is(cfg->url, impls[i]->scheme, NULL))
+			return impls[i]->open(loop, cfg, ops, ctx, ret_pods, e);
+	return err_set(e, -EINVAL, "\"%s\" names no place for pods: use \"local:\"", cfg->url);
+}
+
+void pods_connection_lost(struct pods *p, const char *pod)
+{
+	p->impl->connection_lost(p, pod);
+}
+
+void pods_close(struct pods *p, int64_t grace_ms, void (*closed)(void *ctx), void *ctx)
+{
+	p->impl->close(p, grace_ms, closed, ctx);
+}
