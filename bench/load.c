@@ -1,0 +1,433 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * A load generator for one server on this machine: keep-alive HTTP/1.1 over plain sockets, one
+ * epoll loop, one request body that is sent again and again.
+ *
+ *	load --port N --body FILE [--path PATH] [--clients N] [--seconds S] [--requests N]
+ *	     [--rate PER_SECOND] [--status CODE] [--expect TEXT]
+ *
+ * Closed loop (no --rate): each client sends its next request when it has its answer. Paced
+ * (--rate): requests fall due at random, independent moments (a Poisson process with a fixed seed)
+ * whether or not earlier ones were answered; a request that finds all clients busy waits for one,
+ * and its latency counts from the moment at which it was due. That is the wait that a user has,
+ * which a closed loop hides ("coordinated omission").
+ *
+ * Prints one JSON object. An answer with another status, or without the text of --expect, counts as
+ * an error and is not among the latencies.
+ */
+
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "base/fs.h"
+#include "base/str.h"
+#include "samples.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <math.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
+
+enum { CLIENTS_MAX = 4096, ANSWER_MAX = 16 * 1024 * 1024, EVENTS_MAX = 256, BACKLOG_MAX = 1 << 20 };
+
+struct options {
+	uint64_t port, clients, requests, status;
+	double rate;
+	int64_t ms;
+	const char *path, *body, *expect;
+};
+
+struct client {
+	int fd;
+	bool busy;
+	size_t sent;
+	int64_t due_ns;
+	struct buf answer;
+};
+
+struct load {
+	struct options o;
+	struct buf request;
+	struct client *clients;
+	size_t *idle; /* indices of clients without a request, as a stack */
+	size_t n_idle;
+	int64_t *backlog; /* ring of the moments at which unsent requests were due */
+	size_t backlog_head, n_backlog;
+	int epoll_fd, timer_fd;
+	int64_t begin_ns, end_ns, next_ns;
+	uint64_t random;
+	uint64_t started, errors, dropped;
+	struct samples samples;
+	char first_error[160];
+};
+
+static int fail(const char *what, int code)
+{
+	(void)fprintf(stderr, "load: could not %s: %s\n", what, err_text(code));
+	return code;
+}
+
+/* xorshift64*, Vigna 2016; a number in (0, 1]. */
+static double next_random(struct load *l)
+{
+	l->random ^= l->random >> 12;
+	l->random ^= l->random << 25;
+	l->random ^= l->random >> 27;
+	return (double)((l->random * 0x2545f4914f6cdd1dULL >> 11) + 1) / 9007199254740992.0;
+}
+
+static void note_error(struct load *l, const struct buf *answer)
+{
+	if (l->errors++ == 0)
+		(void)snprintf(l->first_error, sizeof l->first_error, "%.150s", answer->data);
+	for (char *c = l->first_error; *c; c++) /* goes into JSON */
+		if (*c == '"' || *c == '\\' || (unsigned char)*c < ' ')
+			*c = ' ';
+}
+
+static int client_connect(struct load *l, size_t i)
+{
+	struct sockaddr_in to = {
+		.sin_family = AF_INET,
+		.sin_port = htons((uint16_t)l->o.port),
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+	};
+	struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.u64 = i};
+	struct client *c = &l->clients[i];
+	int one = 1;
+
+	c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (c->fd < 0 || connect(c->fd, (struct sockaddr *)&to, sizeof to) < 0)
+		return fail("connect", -errno);
+	(void)setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+	if (fcntl(c->fd, F_SETFL, O_NONBLOCK) < 0 ||
+	    epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, c->fd, &event) < 0)
+		return fail("watch a connection", -errno);
+	return 0;
+}
+
+static int client_write(struct load *l, struct client *c)
+{
+	while (c->busy && c->sent < l->request.len) {
+		ssize_t n = send(c->fd, l->request.data + c->sent, l->request.len - c->sent,
+				 MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EAGAIN)
+			return 0;
+		if (n < 0)
+			return fail("send", -errno);
+		c->sent += (size_t)n;
+	}
+	return 0;
+}
+
+static int client_start(struct load *l, size_t i, int64_t due_ns)
+{
+	struct client *c = &l->clients[i];
+
+	c->busy = true;
+	c->sent = 0;
+	c->due_ns = due_ns;
+	buf_clear(&c->answer);
+	l->started++;
+	return client_write(l, c);
+}
+
+/* Length of the whole answer once its head is there, 0 before, negative where it is none. */
+static int64_t answer_length(const struct buf *b)
+{
+	static const char field[] = "\r\nContent-Length: ";
+	const char *end = memmem(b->data, b->len, "\r\n\r\n", 4);
+	const char *at;
+	int64_t length = 0;
+
+	if (!end)
+		return 0;
+	at = strcasestr(b->data, field);
+	if (!at || at > end)
+		return -EBADMSG;
+	for (at += sizeof field - 1; *at >= '0' && *at <= '9' && length < ANSWER_MAX; at++)
+		length = length * 10 + (*at - '0');
+	return length + (end - b->data) + 4;
+}
+
+static bool answer_is_good(const struct load *l, const struct buf *b)
+{
+	char head[16];
+
+	(void)snprintf(head, sizeof head, "HTTP/1.1 %u", (unsigned)l->o.status);
+	return str_has_prefix(b->data, head) && (!l->o.expect || strstr(b->data, l->o.expect));
+}
+
+static bool may_start(const struct load *l, int64_t now)
+{
+	return now < l->end_ns && (l->o.requests == 0 || l->started < l->o.requests);
+}
+
+/* The client has its whole answer: count it, and go on with what is due. */
+static int client_finish(struct load *l, size_t i)
+{
+	struct client *c = &l->clients[i];
+	int64_t now = now_ns();
+
+	c->busy = false;
+	if (!answer_is_good(l, &c->answer))
+		note_error(l, &c->answer);
+	else if (samples_add(&l->samples, now - c->due_ns) < 0)
+		return fail("keep a sample", -ENOMEM);
+	if (l->n_backlog > 0) {
+		int64_t due = l->backlog[l->backlog_head];
+
+		l->backlog_head = (l->backlog_head + 1) % BACKLOG_MAX;
+		l->n_backlog--;
+		return client_start(l, i, due);
+	}
+	if (l->o.rate <= 0 && may_start(l, now))
+		return client_start(l, i, now);
+	l->idle[l->n_idle++] = i;
+	return 0;
+}
+
+static int client_read(struct load *l, size_t i)
+{
+	struct client *c = &l->clients[i];
+	char chunk[65536];
+
+	for (;;) {
+		ssize_t n = recv(c->fd, chunk, sizeof chunk, 0);
+		int64_t length;
+
+		if (n < 0 && errno == EAGAIN)
+			return 0;
+		if (n < 0)
+			return fail("receive", -errno);
+		if (n == 0)
+			return fail("go on: the server closed a connection", -ECONNRESET);
+		if (!c->busy || buf_append(&c->answer, chunk, (size_t)n) < 0)
+			return fail("take an answer", -EBADMSG);
+		length = answer_length(&c->answer);
+		if (length < 0)
+			return fail("read an answer", -EBADMSG);
+		if (length > 0 && c->answer.len >= (size_t)length) {
+			int r = client_finish(l, i);
+
+			if (r < 0)
+				return r;
+		}
+	}
+}
+
+static void arm_timer(struct load *l)
+{
+	struct itimerspec at = {
+		.it_value = {.tv_sec = l->next_ns / 1000000000, .tv_nsec = l->next_ns % 1000000000},
+	};
+
+	(void)timerfd_settime(l->timer_fd, TFD_TIMER_ABSTIME, &at, NULL);
+}
+
+/* Starts what has fallen due, or notes it as waiting for a client. */
+static int arrivals(struct load *l)
+{
+	uint64_t ticks;
+
+	(void)!read(l->timer_fd, &ticks, sizeof ticks);
+	while (l->next_ns <= now_ns() && may_start(l, l->next_ns)) {
+		int r = 0;
+
+		if (l->n_idle > 0)
+			r = client_start(l, l->idle[--l->n_idle], l->next_ns);
+		else if (l->n_backlog < BACKLOG_MAX)
+			l->backlog[(l->backlog_head + l->n_backlog++) % BACKLOG_MAX] = l->next_ns;
+		else
+			l->dropped++;
+		if (r < 0)
+			return r;
+		l->next_ns += (int64_t)(-log(next_random(l)) / l->o.rate * 1e9);
+	}
+	if (may_start(l, l->next_ns))
+		arm_timer(l);
+	return 0;
+}
+
+static bool finished(const struct load *l)
+{
+	return l->n_idle == l->o.clients && l->n_backlog == 0 &&
+	       !may_start(l, l->o.rate > 0 ? l->next_ns : now_ns());
+}
+
+static int run(struct load *l)
+{
+	struct epoll_event events[EVENTS_MAX];
+	int r = 0;
+
+	l->begin_ns = l->next_ns = now_ns();
+	l->end_ns = l->begin_ns + l->o.ms * 1000000;
+	if (l->o.rate > 0)
+		r = arrivals(l);
+	else
+		while (r == 0 && l->n_idle > 0 && may_start(l, now_ns()))
+			r = client_start(l, l->idle[--l->n_idle], now_ns());
+	while (r == 0 && !finished(l)) {
+		int n = epoll_wait(l->epoll_fd, events, EVENTS_MAX, 60000);
+
+		if (n == 0)
+			return fail("go on: no answer for a minute", -ETIMEDOUT);
+		for (int i = 0; r == 0 && i < n; i++) {
+			size_t index = events[i].data.u64;
+
+			if (index == CLIENTS_MAX) {
+				r = arrivals(l);
+				continue;
+			}
+			if (events[i].events & EPOLLOUT)
+				r = client_write(l, &l->clients[index]);
+			if (r == 0 && (events[i].events & ~(uint32_t)EPOLLOUT))
+				r = client_read(l, index);
+		}
+	}
+	return r;
+}
+
+static int make_request(struct load *l)
+{
+	struct buf body;
+	struct err e;
+	int r;
+
+	buf_init(&body, 64 << 20);
+	buf_init(&l->request, 64 << 20);
+	r = fs_read_file(AT_FDCWD, l->o.body, &body, &e);
+	if (r < 0) {
+		(void)fprintf(stderr, "load: %s\n", e.msg);
+	} else {
+		(void)buf_printf(&l->request,
+				 "POST %s HTTP/1.1\r\nHost: 127.0.0.1:%u\r\nContent-Type: "
+				 "application/json\r\nContent-Length: %zu\r\n\r\n",
+				 l->o.path, (unsigned)l->o.port, body.len);
+		(void)buf_append(&l->request, body.data, body.len);
+		r = buf_error(&l->request);
+	}
+	buf_fini(&body);
+	return r;
+}
+
+static int open_all(struct load *l)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data.u64 = CLIENTS_MAX};
+	int r = 0;
+
+	l->clients = calloc(l->o.clients, sizeof *l->clients);
+	l->idle = calloc(l->o.clients, sizeof *l->idle);
+	l->backlog = calloc(BACKLOG_MAX, sizeof *l->backlog);
+	if (!l->clients || !l->idle || !l->backlog)
+		return fail("start", -ENOMEM);
+	l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	l->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (l->epoll_fd < 0 || l->timer_fd < 0 ||
+	    epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, l->timer_fd, &event) < 0)
+		return fail("start", -errno);
+	for (size_t i = 0; i < l->o.clients; i++) {
+		buf_init(&l->clients[i].answer, ANSWER_MAX);
+		l->clients[i].fd = -EBADF;
+		l->idle[l->n_idle++] = i;
+	}
+	for (size_t i = 0; r == 0 && i < l->o.clients; i++)
+		r = client_connect(l, i);
+	return r;
+}
+
+static void close_all(struct load *l)
+{
+	for (size_t i = 0; l->clients && i < l->o.clients; i++) {
+		cleanup_close(&l->clients[i].fd);
+		buf_fini(&l->clients[i].answer);
+	}
+	cleanup_close(&l->epoll_fd);
+	cleanup_close(&l->timer_fd);
+	free(l->clients);
+	free(l->idle);
+	free(l->backlog);
+	buf_fini(&l->request);
+	samples_fini(&l->samples);
+}
+
+static int parse_rate(const char *text, double *ret_rate)
+{
+	int64_t thousandths;
+	int r = str_seconds_to_ms(text, 1000000000, &thousandths);
+
+	if (r == 0)
+		*ret_rate = (double)thousandths / 1e3;
+	return r;
+}
+
+static int parse_one(struct options *o, const char *name, const char *value)
+{
+	if (str_eq(name, "--port"))
+		return str_to_u64(value, 1, 65535, &o->port);
+	if (str_eq(name, "--clients"))
+		return str_to_u64(value, 1, CLIENTS_MAX, &o->clients);
+	if (str_eq(name, "--requests"))
+		return str_to_u64(value, 1, UINT32_MAX, &o->requests);
+	if (str_eq(name, "--status"))
+		return str_to_u64(value, 100, 599, &o->status);
+	if (str_eq(name, "--seconds"))
+		return str_seconds_to_ms(value, 86400000, &o->ms);
+	if (str_eq(name, "--rate"))
+		return parse_rate(value, &o->rate);
+	if (str_eq(name, "--path"))
+		o->path = value;
+	else if (str_eq(name, "--body"))
+		o->body = value;
+	else if (str_eq(name, "--expect"))
+		o->expect = value;
+	else
+		return -EINVAL;
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct load l = {
+		.o = {.clients = 1, .ms = 10000, .status = 200, .path = "/submit?wait=60"},
+		.epoll_fd = -EBADF,
+		.timer_fd = -EBADF,
+		.random = 0x9e3779b97f4a7c15ULL,
+	};
+	double seconds;
+	int r = argc % 2 == 1 ? 0 : -EINVAL;
+
+	for (int i = 1; r == 0 && i < argc; i += 2)
+		r = parse_one(&l.o, argv[i], argv[i + 1]);
+	if (r < 0 || l.o.port == 0 || !l.o.body) {
+		(void)fputs(
+			"usage: load --port N --body FILE [--path PATH] [--clients N] "
+			"[--seconds S] [--requests N] [--rate R] [--status CODE] [--expect TEXT]\n",
+			stderr);
+		return 2;
+	}
+	r = make_request(&l);
+	if (r == 0)
+		r = open_all(&l);
+	if (r == 0)
+		r = run(&l);
+	if (r == 0) {
+		seconds = (double)(now_ns() - l.begin_ns) / 1e9;
+		(void)printf(
+			"{\"seconds\": %.3f, \"rps\": %.2f, \"errors\": %llu, \"dropped\": %llu, "
+			"\"first_error\": \"%s\", ",
+			seconds, (double)l.samples.n / seconds, (unsigned long long)l.errors,
+			(unsigned long long)l.dropped, l.first_error);
+		samples_print(&l.samples, stdout);
+		(void)printf("}\n");
+	}
+	close_all(&l);
+	return r < 0 ? 1 : 0;
+}
