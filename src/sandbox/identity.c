@@ -84,7 +84,9 @@ static int enter_user_namespace(struct err *e)
 	char line[64];
 	const unsigned int uid = geteuid(), gid = getegid();
 
-	if (unshare(CLONE_NEWUSER) < 0)
+	/* With a network namespace of its own as the home that it may return to: only the owner of
+	 * a namespace may enter it. */
+	if (unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0)
 		return err_errno(e, -errno,
 				 "could not make a user namespace (see `kiln-sandbox probe`)");
 	(void)io_write_at(AT_FDCWD, "/proc/self/setgroups", "deny", 0);

@@ -3,6 +3,7 @@
 #include "sandbox/client.h"
 #include "sandbox/commands.h"
 #include "sandbox/io.h"
+#include "sandbox/seccomp.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -46,7 +47,7 @@ static const char help[] =
 	"The sandbox:\n"
 	"  --limits HOW         auto, cgroup2, cgroup1 or rlimit       (auto)\n"
 	"  --cgroup PATH        cgroup to nest under                   (the caller's own)\n"
-	"  --seccomp FILE       system call filter: instructions as the kernel takes them\n"
+	"  --seccomp FILE       another system call filter, in the kernel's form; or none\n"
 	"  --uid-base N         first host id, two are used\n"
 	"  --no-netpool         never use a network namespace again\n"
 	"  --repeat N           run N times in N fresh sandboxes, report the last\n"
@@ -375,10 +376,15 @@ static int open_client(const struct run *run, struct sandbox_client **ret_client
 					   .binds = run->binds,
 					   .bind_count = run->bind_count};
 
-	if (run->seccomp) {
+	if (run->seccomp && strcmp(run->seccomp, "none") != 0) {
 		filter = open(run->seccomp, O_RDONLY | O_CLOEXEC);
 		if (filter < 0)
 			return err_errno(e, -errno, "could not open \"%s\"", run->seccomp);
+	} else if (!run->seccomp) {
+		int r = sandbox_seccomp_compile(&filter, e);
+
+		if (r < 0)
+			return r;
 	}
 	o.seccomp_fd = filter;
 	return sandbox_client_new(&o, ret_client, e);

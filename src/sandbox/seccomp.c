@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sandbox/seccomp.h"
+
+#include "base/cleanup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <stdint.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#if defined(__x86_64__)
+#define ARCH	AUDIT_ARCH_X86_64
+#define X32_BIT 0x40000000u
+#elif defined(__aarch64__)
+#define ARCH AUDIT_ARCH_AARCH64
+#else
+#error "the system call table has not been checked for this architecture"
+#endif
+
+/* Calls newer than the headers of Debian 12, or 5.19. From 424 on numbers are the same everywhere.
+ */
+enum {
+	NR_STATMOUNT = 457,
+	NR_LISTMOUNT = 458,
+	NR_LSM_SET_SELF_ATTR = 460,
+	/* removexattrat, Linux 6.13. What comes after it nobody has looked at. */
+	NR_NEWEST_KNOWN = 466,
+};
+
+/* Denied whatever the arguments are. */
+static const struct {
+	int number, error;
+} denied[] = {
+	/* Shared by all processes of one user, outside every namespace. */
+	{SYS_add_key, ENOSYS},
+	{SYS_keyctl, ENOSYS},
+	{SYS_request_key, ENOSYS},
+	/* Large interfaces of the kernel, each with a history. */
+	{SYS_io_uring_setup, ENOSYS},
+	{SYS_io_uring_enter, ENOSYS},
+	{SYS_io_uring_register, ENOSYS},
+	{SYS_userfaultfd, ENOSYS},
+	{SYS_bpf, ENOSYS},
+	{SYS_perf_event_open, ENOSYS},
+	{SYS_fanotify_init, ENOSYS},
+	{SYS_lookup_dcookie, ENOSYS},
+	{SYS_vmsplice, ENOSYS},
+	{SYS_remap_file_pages, ENOSYS},
+	{SYS_memfd_secret, ENOSYS},
+	{SYS_nfsservctl, ENOSYS},
+	/* Other processes' memory and descriptors. */
+	{SYS_ptrace, EPERM},
+	{SYS_process_vm_readv, EPERM},
+	{SYS_process_vm_writev, EPERM},
+	{SYS_process_madvise, EPERM},
+	{SYS_process_mrelease, EPERM},
+	{SYS_pidfd_getfd, EPERM},
+	{SYS_kcmp, EPERM},
+	{SYS_move_pages, EPERM},
+	{SYS_migrate_pages, EPERM},
+	/* Mounts and namespaces, old and new. */
+	{SYS_mount, EPERM},
+	{SYS_umount2, EPERM},
+	{SYS_pivot_root, EPERM},
+	{SYS_chroot, EPERM},
+	{SYS_unshare, EPERM},
+	{SYS_setns, EPERM},
+	{SYS_fsopen, ENOSYS},
+	{SYS_fsconfig, ENOSYS},
+	{SYS_fsmount, ENOSYS},
+	{SYS_fspick, ENOSYS},
+	{SYS_open_tree, ENOSYS},
+	{SYS_move_mount, ENOSYS},
+	{SYS_mount_setattr, ENOSYS},
+	{NR_STATMOUNT, ENOSYS},
+	{NR_LISTMOUNT, ENOSYS},
+	{NR_LSM_SET_SELF_ATTR, ENOSYS},
+	/* The flags are behind a pointer; glibc falls back to clone(2), but on ENOSYS only. */
+	{SYS_clone3, ENOSYS},
+	/* Files by handle leave every root. */
+	{SYS_name_to_handle_at, ENOSYS},
+	{SYS_open_by_handle_at, ENOSYS},
+	/* The machine. */
+	{SYS_kexec_load, EPERM},
+	{SYS_kexec_file_load, EPERM},
+	{SYS_reboot, EPERM},
+	{SYS_init_module, EPERM},
+	{SYS_finit_module, EPERM},
+	{SYS_delete_module, EPERM},
+	{SYS_swapon, EPERM},
+	{SYS_swapoff, EPERM},
+	{SYS_acct, EPERM},
+	{SYS_syslog, EPERM},
+	{SYS_quotactl, EPERM},
+	{SYS_quotactl_fd, EPERM},
+	{SYS_settimeofday, EPERM},
+	{SYS_clock_settime, EPERM},
+	{SYS_sethostname, EPERM},
+	{SYS_setdomainname, EPERM},
+	{SYS_vhangup, EPERM},
+#ifdef __x86_64__
+	{SYS_iopl, EPERM},
+	{SYS_ioperm, EPERM},
+	{SYS_modify_ldt, ENOSYS},
+	{SYS_uselib, ENOSYS},
+	{SYS_ustat, ENOSYS},
+	{SYS_sysfs, ENOSYS},
+	{SYS__sysctl, ENOSYS},
+	{SYS_create_module, ENOSYS},
+#endif
+};
+
+#define NEW_NAMESPACES                                                                             \
+	(CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER |             \
+	 CLONE_NEWPID | CLONE_NEWNET)
+#define ALLOW (-1)
+
+enum op { ALWAYS, EQUAL, OTHER, ABOVE, ANY_BIT };
+
+/* Denied for some arguments: entries of one call are tried in order, the first that fits decides,
+ * none means allowed. All compared arguments are 32 bits wide in the kernel, so is the comparison:
+ * high bits change nothing there either. */
+static const struct rule {
+	int number;
+	uint8_t arg;
+	enum op op;
+	uint32_t value;
+	int error;
+} rules[] = {
+	{SYS_clone, 0, ANY_BIT, NEW_NAMESPACES, EPERM},
+	/* The terminal that `kiln-sandbox run` may have been started from. */
+	{SYS_ioctl, 1, EQUAL, TIOCSTI, EPERM},
+	{SYS_ioctl, 1, EQUAL, TIOCLINUX, EPERM},
+	/* Leases and notifications reach other users of a shared file. */
+	{SYS_fcntl, 1, EQUAL, F_SETLEASE, EPERM},
+	{SYS_fcntl, 1, EQUAL, F_NOTIFY, EPERM},
+	/* Limits of pid 1, which shares the task's id in an ordinary user's box. */
+	{SYS_prlimit64, 0, EQUAL, 1, EPERM},
+	/* No network: protocols of their own modules (DCCP, SCTP, UDP-Lite, MPTCP) are only
+	 * surface. NETLINK is for getifaddrs(3) and the runtimes' resolvers: the routing protocol.
+	 */
+	{SYS_socket, 2, EQUAL, 33, EPROTONOSUPPORT},
+	{SYS_socket, 2, ABOVE, 58, EPROTONOSUPPORT},
+	{SYS_socket, 0, EQUAL, AF_UNIX, ALLOW},
+	{SYS_socket, 0, EQUAL, AF_INET, ALLOW},
+	{SYS_socket, 0, EQUAL, AF_INET6, ALLOW},
+	{SYS_socket, 0, OTHER, AF_NETLINK, EAFNOSUPPORT},
+	{SYS_socket, 2, OTHER, 0, EPROTONOSUPPORT},
+	{SYS_socketpair, 0, OTHER, AF_UNIX, EAFNOSUPPORT},
+	/* Reading it, and plain Linux; not switching off address randomisation. */
+	{SYS_personality, 0, EQUAL, 0, ALLOW},
+	{SYS_personality, 0, EQUAL, 0xffffffff, ALLOW},
+	{SYS_personality, 0, ALWAYS, 0, EPERM},
+};
+
+struct emitter {
+	struct sock_filter *program;
+	size_t len, max;
+};
+
+static void emit(struct emitter *m, uint16_t code, uint32_t k, size_t jt, size_t jf)
+{
+	if (m->len < m->max)
+		m->program[m->len] = (struct sock_filter){
+			.code = code, .jt = (uint8_t)jt, .jf = (uint8_t)jf, .k = k};
+	m->len++;
+}
+
+static void emit_return(struct emitter *m, int error)
+{
+	emit(m, BPF_RET | BPF_K,
+	     error == ALLOW ? SECCOMP_RET_ALLOW : SECCOMP_RET_ERRNO | (uint32_t)error, 0, 0);
+}
+
+static void emit_load(struct emitter *m, size_t offset)
+{
+	emit(m, BPF_LD | BPF_W | BPF_ABS, (uint32_t)offset, 0, 0);
+}
+
+static void emit_rule(struct emitter *m, const struct rule *rule)
+{
+	/* Little-endian: the low half of an argument comes first. */
+	emit_load(m, offsetof(struct seccomp_data, args) + rule->arg * sizeof(uint64_t));
+	switch (rule->op) {
+	case ALWAYS:
+		break;
+	case EQUAL:
+		emit(m, BPF_JMP | BPF_JEQ | BPF_K, rule->value, 0, 1);
+		break;
+	case OTHER:
+		emit(m, BPF_JMP | BPF_JEQ | BPF_K, rule->value, 1, 0);
+		break;
+	case ABOVE:
+		emit(m, BPF_JMP | BPF_JGT | BPF_K, rule->value, 0, 1);
+		break;
+	case ANY_BIT:
+		emit(m, BPF_JMP | BPF_JSET | BPF_K, rule->value, 0, 1);
+		break;
+	}
+	emit_return(m, rule->error);
+}
+
+static size_t rule_len(const struct rule *rule)
+{
+	return rule->op == ALWAYS ? 2 : 3;
+}
+
+/* All rules of one call, starting at rules[first]; returns the index after them. */
+static size_t emit_call(struct emitter *m, size_t first)
+{
+	size_t last = first, len = 1;
+
+	while (last < ARRAY_SIZE(rules) && rules[last].number == rules[first].number)
+		len += rule_len(&rules[last++]);
+	emit(m, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)rules[first].number, 0, len);
+	for (size_t i = first; i < last; i++)
+		emit_rule(m, &rules[i]);
+	emit_return(m, ALLOW);
+	return last;
+}
+
+static void emit_prologue(struct emitter *m)
+{
+	emit_load(m, offsetof(struct seccomp_data, arch));
+	emit(m, BPF_JMP | BPF_JEQ | BPF_K, ARCH, 1, 0);
+	emit(m, BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS, 0, 0);
+	emit_load(m, offsetof(struct seccomp_data, nr));
+	emit(m, BPF_JMP | BPF_JGT | BPF_K, NR_NEWEST_KNOWN, 0, 4);
+#ifdef X32_BIT
+	/* -1 is what a tracer sets to skip a call, not x32. */
+	emit(m, BPF_JMP | BPF_JEQ | BPF_K, 0xffffffff, 2, 0);
+	emit(m, BPF_JMP | BPF_JSET | BPF_K, X32_BIT, 0, 1);
+	emit(m, BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS, 0, 0);
+#else
+	emit(m, BPF_JMP | BPF_JA, 2, 0, 0);
+	emit_return(m, ENOSYS);
+	emit_return(m, ENOSYS);
+#endif
+	emit_return(m, ENOSYS);
+}
+
+int sandbox_seccomp_program(struct sock_filter *program, size_t max)
+{
+	struct emitter m = {.program = program, .max = max};
+
+	emit_prologue(&m);
+	for (size_t i = 0; i < ARRAY_SIZE(rules);)
+		i = emit_call(&m, i);
+	for (size_t i = 0; i < ARRAY_SIZE(denied); i++) {
+		emit(&m, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)denied[i].number, 0, 1);
+		emit_return(&m, denied[i].error);
+	}
+	emit_return(&m, ALLOW);
+	return m.len <= max ? (int)m.len : -E2BIG;
+}
+
+int sandbox_seccomp_compile(int *ret_fd, struct err *e)
+{
+	struct sock_filter program[1024];
+	int len = sandbox_seccomp_program(program, ARRAY_SIZE(program));
+	AUTO_FD int fd = memfd_create("kiln-seccomp", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	size_t size = (size_t)len * sizeof(program[0]);
+
+	if (len < 0)
+		return err_errno(e, len, "could not compile the system call policy");
+	if (fd < 0 || write(fd, program, size) != (ssize_t)size ||
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+		return err_errno(e, -errno, "could not write the system call policy");
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}
