@@ -33,6 +33,9 @@ struct queue_config {
 
 int queue_open(uv_loop_t *loop, const struct queue_config *cfg, struct queue **ret_queue,
 	       struct err *e);
+
+/* No delivery comes any more, and those not acknowledged are void; done of a publish may come from
+ * in here. closed is called from the loop. */
 void queue_close(struct queue *q, void (*closed)(void *ctx), void *ctx);
 
 /* Whether messages outlive a restart of this process; where not, the store's queued tasks are
@@ -76,7 +79,8 @@ int queue_consume(struct queue *q, const char *language, size_t prefetch, struct
 
 void queue_ack(struct queue *q, struct queue_delivery *d);
 
-/* Back into the queue, at its front where the implementation can. */
+/* Back into the queue, at its front where the implementation can; delivered again a little later.
+ */
 void queue_hand_back(struct queue *q, struct queue_delivery *d);
 
 /* Messages waiting, and delivered but not acknowledged. */

@@ -8,22 +8,26 @@
  *
  * Every verb is asynchronous and works like a libuv request. The caller owns the request structure
  * and all that it points to, fills the fields marked "in", and leaves it alone until its done
- * callback; "out" fields hold then, and out pointers are the caller's to free. The callback comes
- * exactly once, from the loop, never from inside the verb. store_cancel makes it come soon with
- * -ECANCELED, unless the request is past recall; a write may have happened then.
+ * callback; "out" fields hold then (with code 0, or as the verb says), and out pointers are the
+ * caller's to free. The callback comes exactly once, from the loop, never from inside the verb.
+ * store_cancel makes it come with -ECANCELED and nothing done, unless the request is past recall:
+ * then it comes with what it came to.
  *
- * Requests that arrive together share a commit. Codes common to all verbs:
+ * Requests that arrive together share a commit; done comes after it. Codes common to all verbs:
  *	-ENOSPC   the disk is full; -EAGAIN the store is unavailable; both: try again later
  *	-EIO      the store is damaged or refuses; -ENOMEM
+ *	-EINVAL   an "in" field is out of its range; -ESHUTDOWN store_close was called before
  *
  * Fencing: claim gives an attempt number. finish and release count only for the attempt that is
  * the row's own and while it is running: anything else is -ESTALE and changes nothing.
  */
 
 #include "base/err.h"
+#include "loop/defer.h"
 #include "loop/worker.h"
 #include "task/task.h"
 
+#include <stdatomic.h>
 #include <uv.h>
 
 struct store;
@@ -35,10 +39,12 @@ typedef void (*store_done_cb)(struct store_req *req, int code);
 struct store_req {
 	store_done_cb done;
 	void *ctx;
-	struct work work;
-	void (*run)(struct store *s, struct store_req *req);
+	struct store *store;
+	int verb;
 	int code;
-	bool cancelled;
+	atomic_bool cancelled;
+	struct work work;
+	struct deferred deferred;
 };
 
 struct store_config {
@@ -46,12 +52,13 @@ struct store_config {
 	int64_t busy_timeout_ms; /* for another process that holds the write lock */
 };
 
-/* Opens, and makes or upgrades the schema; refuses one that is newer than it knows. Blocks: for
- * start-up only. */
+/* Opens, and makes or upgrades the schema; refuses one that is newer than it knows (-ENOTSUP), and
+ * a file that is damaged or of another program (-EUCLEAN). Blocks: for start-up only. */
 int store_open(uv_loop_t *loop, const struct store_config *cfg, struct store **ret_store,
 	       struct err *e);
 
-/* Finishes what was asked, then closes; closed is called from the loop. */
+/* Finishes what was asked (some done callbacks may come from in here), then closes; closed is
+ * called from the loop, after the last of them. */
 void store_close(struct store *s, void (*closed)(void *ctx), void *ctx);
 
 void store_cancel(struct store_req *req);
@@ -60,8 +67,9 @@ void store_cancel(struct store_req *req);
 
 enum { STORE_IDEMPOTENCY_KEY_MAX = 255, STORE_HASH_SIZE = 32 };
 
-/* Adds a queued task. With an idempotency key that was seen before (and has not expired): the same
- * body hash gives 0 with existing set and *ret_id the earlier task; another body gives -EEXIST. */
+/* Adds a queued task; -EEXIST where the id is there already. With an idempotency key of the tenant
+ * that was seen before, has not expired and whose task is still there: the same body hash gives 0
+ * with existing set and existing_id the earlier task; another body gives -EEXIST. */
 struct store_insert {
 	struct store_req req;
 	const struct task_spec *spec;	    /* in */
@@ -75,7 +83,7 @@ void store_insert(struct store *s, struct store_insert *r);
 
 /* Reads one task. tenant NULL: whoever's. -ENOENT where there is none, or it is another's. */
 enum store_parts {
-	STORE_META = 0,		 /* the row without contents, stdin, outputs */
+	STORE_META = 0,		 /* the row; spec and result without contents, stdin, outputs */
 	STORE_CONTENTS = 1 << 0, /* files and stdin too */
 	STORE_RESULT = 1 << 1,	 /* the whole result too */
 };
@@ -88,6 +96,8 @@ struct store_get {
 };
 void store_get(struct store *s, struct store_get *r);
 
+enum { STORE_LIST_MAX = 1000, STORE_SWEEP_MAX = 10000 };
+
 /* Lists newest first, without contents and outputs. */
 struct store_list {
 	struct store_req req;
@@ -96,13 +106,13 @@ struct store_list {
 	int state;	      /* in, enum task_state, -1: any */
 	bool has_before;      /* in */
 	struct uuid before;   /* in: only tasks with smaller ids */
-	size_t limit;	      /* in: 1 to 1000 */
+	size_t limit;	      /* in: 1 to STORE_LIST_MAX */
 	struct task **tasks;  /* out: an array of n tasks */
 	size_t n;	      /* out */
 };
 void store_list(struct store *s, struct store_list *r);
 
-/* Moves a queued task to running for this owner. 0, -ENOENT, or -ESTALE with *ret_state what it is
+/* Moves a queued task to running for this owner. 0, -ENOENT, or -ESTALE with state what it is
  * instead. One whose deadline has passed is moved to expired here (-ESTALE, state EXPIRED). */
 struct store_claim {
 	struct store_req req;
@@ -125,7 +135,8 @@ struct store_renew {
 };
 void store_renew(struct store *s, struct store_renew *r);
 
-/* Writes the final state and result of a running task. -ESTALE: the attempt is not the row's. */
+/* Writes the final state and result of a running task. -ESTALE: the attempt is not the row's, or
+ * there is no such task. */
 struct store_finish {
 	struct store_req req;
 	struct uuid id;			  /* in */
@@ -181,7 +192,7 @@ struct store_sweep {
 	bool every_lease;	      /* in */
 	const char *error_code;	      /* in */
 	const char *error_message;    /* in */
-	size_t limit;		      /* in: at most so many moves */
+	size_t limit;		      /* in: at most so many moves, 1 to STORE_SWEEP_MAX */
 	struct store_ticket *tickets; /* out: array of n, what was moved */
 	size_t n;		      /* out */
 };
@@ -191,7 +202,7 @@ void store_sweep(struct store *s, struct store_sweep *r);
 struct store_scan {
 	struct store_req req;
 	struct uuid after;	      /* in: zero for the first */
-	size_t limit;		      /* in */
+	size_t limit;		      /* in: 1 to STORE_SWEEP_MAX */
 	struct store_ticket *tickets; /* out: array of n */
 	size_t n;		      /* out */
 };
@@ -202,7 +213,7 @@ struct store_prune {
 	struct store_req req;
 	int64_t before_us; /* in */
 	int64_t now_us;	   /* in */
-	size_t limit;	   /* in */
+	size_t limit;	   /* in: 1 to STORE_SWEEP_MAX, of tasks and of keys */
 	size_t n;	   /* out: tasks removed; equal to limit: call again */
 };
 void store_prune(struct store *s, struct store_prune *r);
@@ -228,7 +239,7 @@ void store_key_add(struct store *s, struct store_key_add *r);
 
 struct store_key_revoke {
 	struct store_req req;
-	const char *name; /* in; -ENOENT */
+	const char *name; /* in; -ENOENT; a key once revoked keeps its first time */
 	int64_t now_us;	  /* in */
 };
 void store_key_revoke(struct store *s, struct store_key_revoke *r);

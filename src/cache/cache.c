@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cache/cache-private.h"
+
+#include "base/url.h"
+#include "observe/metrics.h"
+
+#include <errno.h>
+
+static const struct cache_ops *const implementations[] = {
+	&cache_lru_ops,
+};
+
+int cache_open(uv_loop_t *loop, const struct cache_config *cfg, struct cache **ret_cache,
+	       struct err *e)
+{
+	const char *rest;
+
+	for (size_t i = 0; i < ARRAY_SIZE(implementations); i++) {
+		const struct cache_ops *ops = implementations[i];
+		int r;
+
+		if (!url_scheme_is(cfg->url, ops->scheme, &rest))
+			continue;
+		r = ops->open(loop, cfg, rest, ret_cache, e);
+		if (r >= 0)
+			(*ret_cache)->ops = ops;
+		return r;
+	}
+	return err_set(e, -EINVAL, "\"%s\" is no cache: known is memory:", cfg->url);
+}
+
+void cache_close(struct cache *c, void (*closed)(void *ctx), void *ctx)
+{
+	c->ops->close(c, closed, ctx);
+}
+
+void cache_put(struct cache *c, enum cache_kind kind, const struct uuid *id, const void *bytes,
+	       size_t len)
+{
+	c->ops->put(c, kind, id, bytes, len);
+	metric_set(METRIC_CACHE_BYTES, (double)c->stats.bytes);
+}
+
+void cache_drop(struct cache *c, enum cache_kind kind, const struct uuid *id)
+{
+	c->ops->drop(c, kind, id);
+	metric_set(METRIC_CACHE_BYTES, (double)c->stats.bytes);
+}
+
+void cache_get(struct cache *c, struct cache_get *r)
+{
+	r->cache = c;
+	list_init(&r->deferred.link);
+	c->ops->get(c, r);
+}
+
+void cache_cancel(struct cache_get *r)
+{
+	r->cache->ops->cancel(r->cache, r);
+}
+
+void cache_answer(struct cache *c, struct cache_get *r, const void *bytes, size_t len)
+{
+	if (bytes)
+		c->stats.hits++;
+	else
+		c->stats.misses++;
+	metric_add(METRIC_CACHE_REQUESTS, 1, bytes ? "hit" : "miss");
+	r->done(r, bytes ? 0 : -ENOENT, bytes, len);
+}
+
+void cache_get_stats(const struct cache *c, struct cache_stats *ret_stats)
+{
+	*ret_stats = c->stats;
+}

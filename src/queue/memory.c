@@ -1,0 +1,392 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "queue/queue-private.h"
+
+#include "base/clock.h"
+#include "base/map.h"
+#include "base/str.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * One lane per language and class. A message is in its lane's list while it waits, and counted by
+ * it while a consumer holds it. Deliveries are made from a deferred call per lane, so that they
+ * never come from inside a verb.
+ *
+ * Who hands a message back has no use for it now. It is delivered again after HOLD_OFF_MS, or when
+ * an acknowledgement or a new prefetch shows that something has changed: otherwise the two would
+ * throw it back and forth without end, in one turn of the loop.
+ *
+ * The rate at which room comes free is counted in seconds of the recent past, for retry_after.
+ */
+
+enum { RATE_SECONDS = 10, RETRY_MAX_SECONDS = 60, HOLD_OFF_MS = 5 };
+
+struct message {
+	struct queue_delivery delivery; /* first: what the consumer holds */
+	struct list link;
+	struct lane *lane;
+};
+
+struct lane {
+	struct language *language;
+	struct list ready;
+	size_t n_ready;
+	size_t n_unacked;
+	bool held_off;
+	struct deferred deliver;
+};
+
+struct language {
+	char name[TASK_LANGUAGE_MAX];
+	struct memory *queue;
+	size_t prefetch;
+	struct lane lanes[_TASK_CLASS_MAX];
+};
+
+struct memory {
+	struct queue base;
+	struct defer *defer;
+	size_t max_tasks;
+	size_t n_reserved; /* promised, and not yet published */
+	size_t n_messages; /* waiting or unacknowledged */
+	struct map languages;
+	struct list held; /* messages that a consumer holds */
+	const struct queue_consumer_ops *consumer;
+	void *consumer_ctx;
+
+	int64_t rate_second; /* the newest that is counted, of the monotonic clock */
+	size_t acks[RATE_SECONDS];
+
+	uv_timer_t hold_off;
+	void (*closed)(void *ctx);
+	void *closed_ctx;
+};
+
+static struct memory *memory_of(const struct queue *q)
+{
+	return container_of((struct queue *)(uintptr_t)q, struct memory, base);
+}
+
+/* ---- lanes ---- */
+
+static void on_deliver(struct deferred *d)
+{
+	struct lane *lane = container_of(d, struct lane, deliver);
+	struct memory *q = lane->language->queue;
+	struct message *m;
+
+	while (q->consumer && !lane->held_off && lane->n_unacked < lane->language->prefetch &&
+	       (m = LIST_FIRST(&lane->ready, struct message, link))) {
+		list_unlink(&m->link);
+		list_push_back(&q->held, &m->link);
+		lane->n_ready--;
+		lane->n_unacked++;
+		q->consumer->delivered(q->consumer_ctx, &m->delivery);
+	}
+}
+
+static void deliver_soon(struct lane *lane)
+{
+	if (lane->n_ready && !lane->held_off && lane->n_unacked < lane->language->prefetch)
+		defer_call(lane->language->queue->defer, &lane->deliver);
+}
+
+static void let_deliver(struct lane *lane)
+{
+	lane->held_off = false;
+	deliver_soon(lane);
+}
+
+static void let_all_deliver(struct memory *q)
+{
+	struct language *l;
+	size_t cursor;
+
+	MAP_FOREACH (l, cursor, &q->languages)
+		for (int i = 0; i < _TASK_CLASS_MAX; i++)
+			let_deliver(&l->lanes[i]);
+}
+
+static void on_hold_off_over(uv_timer_t *timer)
+{
+	let_all_deliver(container_of(timer, struct memory, hold_off));
+}
+
+static struct language *find_language(const struct memory *q, const char *name)
+{
+	return map_get(&q->languages, name, strlen(name));
+}
+
+static struct language *get_language(struct memory *q, const char *name)
+{
+	struct language *l = find_language(q, name);
+
+	if (l)
+		return l;
+	l = calloc(1, sizeof *l);
+	if (!l)
+		return NULL;
+	l->queue = q;
+	for (int i = 0; i < _TASK_CLASS_MAX; i++) {
+		l->lanes[i].language = l;
+		l->lanes[i].deliver.call = on_deliver;
+		list_init(&l->lanes[i].deliver.link);
+		list_init(&l->lanes[i].ready);
+	}
+	if (!str_copy(l->name, sizeof l->name, name) ||
+	    map_put(&q->languages, l->name, strlen(l->name), l) < 0) {
+		free(l);
+		return NULL;
+	}
+	return l;
+}
+
+/* ---- room ---- */
+
+static int memory_reserve(struct queue *base, const char *language, enum task_class class)
+{
+	struct memory *q = memory_of(base);
+
+	(void)language;
+	(void)class;
+	if (q->n_reserved + q->n_messages >= q->max_tasks)
+		return -EAGAIN;
+	q->n_reserved++;
+	return 0;
+}
+
+static void memory_unreserve(struct queue *base, const char *language, enum task_class class)
+{
+	struct memory *q = memory_of(base);
+
+	(void)language;
+	(void)class;
+	if (q->n_reserved)
+		q->n_reserved--;
+}
+
+/* Forgets the seconds that have passed since the newest that is counted. */
+static void turn_rate(struct memory *q)
+{
+	int64_t now = clock_monotonic_us() / 1000000;
+
+	if (now - q->rate_second >= RATE_SECONDS)
+		memset(q->acks, 0, sizeof q->acks);
+	else
+		for (int64_t s = q->rate_second + 1; s <= now; s++)
+			q->acks[s % RATE_SECONDS] = 0;
+	q->rate_second = now;
+}
+
+/* The time until a hundredth of the queue is free, so that not all come back for the same place. */
+static int memory_retry_after(const struct queue *base)
+{
+	struct memory *q = memory_of(base);
+	size_t taken = q->n_reserved + q->n_messages;
+	size_t acks = 0, want = q->max_tasks / 100 + 1;
+	size_t seconds;
+
+	turn_rate(q);
+	if (taken + want <= q->max_tasks)
+		return 1;
+	for (int i = 0; i < RATE_SECONDS; i++)
+		acks += q->acks[i];
+	if (!acks)
+		return RETRY_MAX_SECONDS;
+	seconds = (want * RATE_SECONDS + acks - 1) / acks;
+	return seconds < RETRY_MAX_SECONDS ? (int)seconds : RETRY_MAX_SECONDS;
+}
+
+/* ---- messages ---- */
+
+static void on_published(struct deferred *d)
+{
+	struct queue_publish *r = container_of(d, struct queue_publish, deferred);
+
+	r->done(r, r->code);
+}
+
+static int add_message(struct memory *q, const struct queue_message *message)
+{
+	struct language *l = get_language(q, message->language);
+	struct message *m = l ? malloc(sizeof *m) : NULL;
+
+	if (!m)
+		return -ENOMEM;
+	m->delivery.message = *message;
+	m->lane = &l->lanes[message->class];
+	list_push_back(&m->lane->ready, &m->link);
+	m->lane->n_ready++;
+	q->n_messages++;
+	deliver_soon(m->lane);
+	return 0;
+}
+
+static void memory_publish(struct queue *base, struct queue_publish *r)
+{
+	struct memory *q = memory_of(base);
+
+	if (r->reserved)
+		memory_unreserve(base, r->message.language, r->message.class);
+	/* The answer goes before the delivery, for those who keep accounts. */
+	r->deferred.call = on_published;
+	defer_call(q->defer, &r->deferred);
+	r->code = add_message(q, &r->message);
+}
+
+static void memory_ack(struct queue *base, struct queue_delivery *d)
+{
+	struct memory *q = memory_of(base);
+	struct message *m = container_of(d, struct message, delivery);
+
+	turn_rate(q);
+	q->acks[q->rate_second % RATE_SECONDS]++;
+	q->n_messages--;
+	m->lane->n_unacked--;
+	let_deliver(m->lane);
+	list_unlink(&m->link);
+	free(m);
+}
+
+static void memory_hand_back(struct queue *base, struct queue_delivery *d)
+{
+	struct memory *q = memory_of(base);
+	struct message *m = container_of(d, struct message, delivery);
+
+	list_unlink(&m->link);
+	list_push_front(&m->lane->ready, &m->link);
+	m->lane->n_ready++;
+	m->lane->n_unacked--;
+	m->lane->held_off = true;
+	if (!uv_is_active((uv_handle_t *)&q->hold_off))
+		(void)uv_timer_start(&q->hold_off, on_hold_off_over, HOLD_OFF_MS, 0);
+}
+
+static void memory_get_depth(const struct queue *base, const char *language, enum task_class class,
+			     struct queue_depth *ret_depth)
+{
+	const struct language *l = find_language(memory_of(base), language);
+	const struct lane *lane = l ? &l->lanes[class] : NULL;
+	const struct message *m;
+
+	*ret_depth = (struct queue_depth){0};
+	if (!lane)
+		return;
+	ret_depth->ready = lane->n_ready;
+	ret_depth->unacked = lane->n_unacked;
+	/* What was handed back stands in front, and is older than what stands behind it. */
+	m = LIST_FIRST(&lane->ready, const struct message, link);
+	if (m)
+		ret_depth->oldest_us = m->delivery.message.enqueued_us;
+}
+
+/* ---- consumers, life cycle ---- */
+
+static void memory_set_consumer(struct queue *base, const struct queue_consumer_ops *ops, void *ctx)
+{
+	struct memory *q = memory_of(base);
+
+	q->consumer = ops;
+	q->consumer_ctx = ctx;
+	let_all_deliver(q);
+}
+
+static int memory_consume(struct queue *base, const char *language, size_t prefetch, struct err *e)
+{
+	struct memory *q = memory_of(base);
+	struct language *l = get_language(q, language);
+
+	if (!l)
+		return err_set(e, -ENOMEM, "out of memory");
+	l->prefetch = prefetch;
+	for (int i = 0; i < _TASK_CLASS_MAX; i++)
+		let_deliver(&l->lanes[i]);
+	return 0;
+}
+
+static int memory_open(uv_loop_t *loop, const struct queue_config *cfg, const char *rest,
+		       struct queue **ret_queue, struct err *e)
+{
+	struct memory *q;
+	int r;
+
+	if (*rest)
+		return err_set(e, -EINVAL, "\"%s\": nothing may follow \"memory:\"", cfg->url);
+	if (!cfg->max_tasks)
+		return err_set(e, -EINVAL, "a queue must have room for at least one task");
+	q = calloc(1, sizeof *q);
+	if (!q)
+		return err_set(e, -ENOMEM, "out of memory");
+	r = defer_new(loop, &q->defer);
+	if (r < 0) {
+		free(q);
+		return err_errno(e, r, "could not open the queue");
+	}
+	q->max_tasks = cfg->max_tasks;
+	map_init(&q->languages);
+	list_init(&q->held);
+	(void)uv_timer_init(loop, &q->hold_off);
+	*ret_queue = &q->base;
+	return 0;
+}
+
+static void free_messages(struct list *messages)
+{
+	struct message *m;
+
+	while ((m = LIST_FIRST(messages, struct message, link))) {
+		list_unlink(&m->link);
+		free(m);
+	}
+}
+
+/* Only here: a close may come from inside a delivery. */
+static void on_closed(uv_handle_t *handle)
+{
+	struct memory *q = container_of((uv_timer_t *)handle, struct memory, hold_off);
+	void (*closed)(void *) = q->closed;
+	void *ctx = q->closed_ctx;
+	struct language *l;
+	size_t cursor;
+
+	MAP_FOREACH (l, cursor, &q->languages) {
+		for (int i = 0; i < _TASK_CLASS_MAX; i++)
+			free_messages(&l->lanes[i].ready);
+		free(l);
+	}
+	free_messages(&q->held);
+	map_fini(&q->languages);
+	free(q);
+	if (closed)
+		closed(ctx);
+}
+
+/* A publish whose done is still to come has it called from here. */
+static void memory_close(struct queue *base, void (*closed)(void *ctx), void *ctx)
+{
+	struct memory *q = memory_of(base);
+
+	q->consumer = NULL;
+	q->closed = closed;
+	q->closed_ctx = ctx;
+	defer_close(q->defer);
+	uv_close((uv_handle_t *)&q->hold_off, on_closed);
+}
+
+const struct queue_ops queue_memory_ops = {
+	.scheme = "memory",
+	.durable = false,
+	.open = memory_open,
+	.close = memory_close,
+	.reserve = memory_reserve,
+	.unreserve = memory_unreserve,
+	.publish = memory_publish,
+	.set_consumer = memory_set_consumer,
+	.consume = memory_consume,
+	.ack = memory_ack,
+	.hand_back = memory_hand_back,
+	.get_depth = memory_get_depth,
+	.retry_after = memory_retry_after,
+};

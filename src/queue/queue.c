@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "queue/queue-private.h"
+
+#include "base/url.h"
+
+#include <errno.h>
+
+static const struct queue_ops *const implementations[] = {
+	&queue_memory_ops,
+};
+
+int queue_open(uv_loop_t *loop, const struct queue_config *cfg, struct queue **ret_queue,
+	       struct err *e)
+{
+	const char *rest;
+
+	for (size_t i = 0; i < ARRAY_SIZE(implementations); i++) {
+		const struct queue_ops *ops = implementations[i];
+		int r;
+
+		if (!url_scheme_is(cfg->url, ops->scheme, &rest))
+			continue;
+		r = ops->open(loop, cfg, rest, ret_queue, e);
+		if (r >= 0)
+			(*ret_queue)->ops = ops;
+		return r;
+	}
+	return err_set(e, -EINVAL, "\"%s\" is no queue: known is memory:", cfg->url);
+}
+
+void queue_close(struct queue *q, void (*closed)(void *ctx), void *ctx)
+{
+	q->ops->close(q, closed, ctx);
+}
+
+bool queue_is_durable(const struct queue *q)
+{
+	return q->ops->durable;
+}
+
+int queue_reserve(struct queue *q, const char *language, enum task_class class)
+{
+	return q->ops->reserve(q, language, class);
+}
+
+void queue_unreserve(struct queue *q, const char *language, enum task_class class)
+{
+	q->ops->unreserve(q, language, class);
+}
+
+void queue_publish(struct queue *q, struct queue_publish *r)
+{
+	list_init(&r->deferred.link);
+	q->ops->publish(q, r);
+}
+
+void queue_set_consumer(struct queue *q, const struct queue_consumer_ops *ops, void *ctx)
+{
+	q->ops->set_consumer(q, ops, ctx);
+}
+
+int queue_consume(struct queue *q, const char *language, size_t prefetch, struct err *e)
+{
+	return q->ops->consume(q, language, prefetch, e);
+}
+
+void queue_ack(struct queue *q, struct queue_delivery *d)
+{
+	q->ops->ack(q, d);
+}
+
+void queue_hand_back(struct queue *q, struct queue_delivery *d)
+{
+	q->ops->hand_back(q, d);
+}
+
+void queue_get_depth(const struct queue *q, const char *language, enum task_class class,
+		     struct queue_depth *ret_depth)
+{
+	q->ops->get_depth(q, language, class, ret_depth);
+}
+
+int queue_retry_after(const struct queue *q)
+{
+	return q->ops->retry_after(q);
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Between store.c, which checks requests and chooses an implementation by the scheme of the URL,
+ * and the implementations, which carry them out. A new implementation is one struct store_ops and
+ * one row in store.c.
+ */
+
+#include "store/store.h"
+
+enum store_verb {
+	STORE_VERB_INSERT,
+	STORE_VERB_GET,
+	STORE_VERB_LIST,
+	STORE_VERB_CLAIM,
+	STORE_VERB_RENEW,
+	STORE_VERB_FINISH,
+	STORE_VERB_RELEASE,
+	STORE_VERB_CANCEL_TASK,
+	STORE_VERB_SWEEP,
+	STORE_VERB_SCAN,
+	STORE_VERB_PRUNE,
+	STORE_VERB_KEY_ADD,
+	STORE_VERB_KEY_REVOKE,
+	STORE_VERB_KEY_LIST,
+	_STORE_VERB_MAX
+};
+
+struct store_ops {
+	const char *scheme;
+
+	/* rest is the URL behind the scheme's colon. The result embeds struct store as its first
+	 * member, zeroed. */
+	int (*open)(uv_loop_t *loop, const struct store_config *cfg, const char *rest,
+		    struct store **ret_store, struct err *e);
+
+	/* Carries out a request whose "in" fields were checked, sets its code, and ends with
+	 * store_done from the loop, never from in here. It passes over those with "cancelled". */
+	void (*submit)(struct store *s, struct store_req *req);
+
+	/* Finishes all requests, frees what is the implementation's own, then calls store_closed
+	 * from the loop. */
+	void (*close)(struct store *s);
+};
+
+/* First member of every implementation. */
+struct store {
+	const struct store_ops *ops;
+	struct defer *defer;
+	bool closing;
+	void (*closed)(void *ctx);
+	void *closed_ctx;
+};
+
+extern const struct store_ops store_sqlite_ops;
+
+/* On the loop: the request is the caller's again. */
+void store_done(struct store *s, struct store_req *req);
+
+/* Ends the close, and frees s. */
+void store_closed(struct store *s);
+
+/* Takes out what an interface without contents and outputs must not show. */
+void store_strip_spec(struct task_spec *s);
+void store_strip_result(struct task_result *r);

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "store/store-private.h"
+
+#include "base/str.h"
+#include "base/url.h"
+#include "observe/metrics.h"
+
+#include <errno.h>
+#include <string.h>
+
+static const struct store_ops *const implementations[] = {
+	&store_sqlite_ops,
+};
+
+int store_open(uv_loop_t *loop, const struct store_config *cfg, struct store **ret_store,
+	       struct err *e)
+{
+	struct defer *defer = NULL;
+	struct store *s = NULL;
+	const char *rest;
+	int r;
+
+	for (size_t i = 0; i < ARRAY_SIZE(implementations); i++) {
+		const struct store_ops *ops = implementations[i];
+
+		if (!url_scheme_is(cfg->url, ops->scheme, &rest))
+			continue;
+		r = defer_new(loop, &defer);
+		if (r < 0)
+			return err_errno(e, r, "could not open the store");
+		r = ops->open(loop, cfg, rest, &s, e);
+		if (r < 0) {
+			defer_close(defer);
+			return r;
+		}
+		s->ops = ops;
+		s->defer = defer;
+		*ret_store = s;
+		return 0;
+	}
+	return err_set(e, -EINVAL, "\"%s\" is no store: known is sqlite:PATH", cfg->url);
+}
+
+void store_close(struct store *s, void (*closed)(void *ctx), void *ctx)
+{
+	s->closing = true;
+	s->closed = closed;
+	s->closed_ctx = ctx;
+	s->ops->close(s);
+}
+
+void store_closed(struct store *s)
+{
+	void (*closed)(void *) = s->closed;
+	void *ctx = s->closed_ctx;
+
+	/* Runs the callbacks of requests that were refused meanwhile. */
+	defer_close(s->defer);
+	free(s);
+	if (closed)
+		closed(ctx);
+}
+
+void store_cancel(struct store_req *req)
+{
+	atomic_store(&req->cancelled, true);
+}
+
+static const char *error_kind(int code)
+{
+	switch (code) {
+	case -ENOSPC:
+		return "full";
+	case -EAGAIN:
+		return "unavailable";
+	case -EIO:
+	case -ENOMEM:
+		return "other";
+	default: /* an answer, not a failure of the store */
+		return NULL;
+	}
+}
+
+void store_done(struct store *s, struct store_req *req)
+{
+	const char *kind = error_kind(req->code);
+
+	(void)s;
+	if (kind)
+		metric_add(METRIC_STORE_ERRORS, 1, kind);
+	req->done(req, req->code);
+}
+
+static void on_refused(struct deferred *d)
+{
+	struct store_req *req = container_of(d, struct store_req, deferred);
+
+	store_done(req->store, req);
+}
+
+/* Starts a request, or has it come back with the code that its check gave. */
+static void start(struct store *s, struct store_req *req, enum store_verb verb, bool valid)
+{
+	req->store = s;
+	req->verb = (int)verb;
+	req->code = s->closing ? -ESHUTDOWN : valid ? 0 : -EINVAL;
+	atomic_init(&req->cancelled, false);
+	list_init(&req->work.link);
+	list_init(&req->deferred.link);
+	if (req->code == 0) {
+		s->ops->submit(s, req);
+		return;
+	}
+	req->deferred.call = on_refused;
+	defer_call(s->defer, &req->deferred);
+}
+
+/* ---- the verbs: what their fields must hold ---- */
+
+static bool text_fits(const char *text, size_t max)
+{
+	return text && *text && strlen(text) <= max;
+}
+
+static bool in_range(size_t n, size_t max)
+{
+	return n >= 1 && n <= max;
+}
+
+void store_insert(struct store *s, struct store_insert *r)
+{
+	const struct task_spec *spec = r->spec;
+	bool valid =
+		text_fits(spec->tenant, TASK_TENANT_MAX - 1) &&
+		text_fits(spec->program.language, TASK_LANGUAGE_MAX - 1) &&
+		(!r->idempotency_key || text_fits(r->idempotency_key, STORE_IDEMPOTENCY_KEY_MAX));
+
+	r->existing = false;
+	start(s, &r->req, STORE_VERB_INSERT, valid);
+}
+
+void store_get(struct store *s, struct store_get *r)
+{
+	r->task = NULL;
+	start(s, &r->req, STORE_VERB_GET, r->parts <= (STORE_CONTENTS | STORE_RESULT));
+}
+
+void store_list(struct store *s, struct store_list *r)
+{
+	r->tasks = NULL;
+	r->n = 0;
+	start(s, &r->req, STORE_VERB_LIST,
+	      in_range(r->limit, STORE_LIST_MAX) && r->state >= -1 && r->state < _TASK_STATE_MAX);
+}
+
+void store_claim(struct store *s, struct store_claim *r)
+{
+	start(s, &r->req, STORE_VERB_CLAIM, r->owner != 0);
+}
+
+void store_renew(struct store *s, struct store_renew *r)
+{
+	r->cancelling = NULL;
+	r->n = 0;
+	start(s, &r->req, STORE_VERB_RENEW, r->owner != 0);
+}
+
+void store_finish(struct store *s, struct store_finish *r)
+{
+	bool valid = r->state == TASK_DONE || r->state == TASK_CANCELLED || r->state == TASK_FAILED;
+
+	start(s, &r->req, STORE_VERB_FINISH, valid && r->finished_us > 0);
+}
+
+void store_release(struct store *s, struct store_release *r)
+{
+	start(s, &r->req, STORE_VERB_RELEASE, !r->counts || (r->error_code && r->error_message));
+}
+
+void store_cancel_task(struct store *s, struct store_cancel_task *r)
+{
+	start(s, &r->req, STORE_VERB_CANCEL_TASK, r->now_us > 0);
+}
+
+void store_sweep(struct store *s, struct store_sweep *r)
+{
+	r->tickets = NULL;
+	r->n = 0;
+	start(s, &r->req, STORE_VERB_SWEEP,
+	      in_range(r->limit, STORE_SWEEP_MAX) && r->error_code && r->error_message);
+}
+
+void store_scan(struct store *s, struct store_scan *r)
+{
+	r->tickets = NULL;
+	r->n = 0;
+	start(s, &r->req, STORE_VERB_SCAN, in_range(r->limit, STORE_SWEEP_MAX));
+}
+
+void store_prune(struct store *s, struct store_prune *r)
+{
+	r->n = 0;
+	start(s, &r->req, STORE_VERB_PRUNE, in_range(r->limit, STORE_SWEEP_MAX));
+}
+
+void store_key_add(struct store *s, struct store_key_add *r)
+{
+	start(s, &r->req, STORE_VERB_KEY_ADD,
+	      memchr(r->key.name, '\0', sizeof r->key.name) && r->key.name[0] &&
+		      memchr(r->key.tenant, '\0', sizeof r->key.tenant) && r->key.tenant[0]);
+}
+
+void store_key_revoke(struct store *s, struct store_key_revoke *r)
+{
+	start(s, &r->req, STORE_VERB_KEY_REVOKE, r->name && r->now_us > 0);
+}
+
+void store_key_list(struct store *s, struct store_key_list *r)
+{
+	r->keys = NULL;
+	r->n = 0;
+	start(s, &r->req, STORE_VERB_KEY_LIST, true);
+}
+
+/* ---- heads ---- */
+
+void store_strip_spec(struct task_spec *s)
+{
+	for (size_t i = 0; i < s->program.n_files; i++)
+		bytes_fini(&s->program.files[i].content);
+	for (size_t i = 0; i < s->n_runs; i++)
+		bytes_fini(&s->runs[i].stdin_data);
+}
+
+void store_strip_result(struct task_result *r)
+{
+	bytes_fini(&r->compile.output);
+	for (size_t i = 0; i < r->n_runs; i++)
+		for (int k = 0; k < _TASK_STREAM_MAX; k++)
+			bytes_fini(&r->runs[i].output[k]);
+}
