@@ -236,7 +236,7 @@ class Bench:
 
     def submit_only(self):
         """All slots are taken by tasks that sleep: what is measured is accepting and storing."""
-        config = "queue:\n  max_tasks: 2000000\n"
+        config = "queue_max: 2000000\n"
         with Server(self.build, 1, config) as server:
             status, task = server.request("POST", "/submit", {
                 "language": "bash", "code": "sleep 50", "limits": {"wall_ms": 60000}})
@@ -281,12 +281,20 @@ def language_argv(language, source):
         section = re.search(rf"^{step}:(.*?)(?=^\S|\Z)", text, re.M | re.S)
         if not section:
             return None
-        found = re.search(r"argv:\s*\[(.*?)\]", section.group(1), re.S)
-        if not found:
-            sys.exit(f"languages/{language}.yaml: no argv in one line for {step}")
-        words = [w.strip().strip("'\"") for w in found.group(1).replace("\n", " ").split(",")]
-        stem = os.path.splitext(source)[0]
-        return [w.replace("{entry}", source).replace("{stem}", stem) for w in words]
+        flow = re.search(r"argv:\s*\[(.*?)\]", section.group(1), re.S)
+        block = re.search(r"argv:\s*\n((?:\s+- [^\n]*\n)+)", section.group(1))
+        if flow:
+            words = flow.group(1).replace("\n", " ").split(",")
+        elif block:
+            words = [item.strip()[2:] for item in block.group(1).splitlines()]
+        else:
+            sys.exit(f"languages/{language}.yaml: no argv for {step}")
+        names = {"{entry}": source, "{sources}": source, "{stem}": os.path.splitext(source)[0],
+                 "{memory_mib}": "512"}
+        words = [w.strip().strip("'\"") for w in words]
+        for name, value in names.items():
+            words = [w.replace(name, value) for w in words]
+        return words
     return argv("compile"), argv("run")
 
 

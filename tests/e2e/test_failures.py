@@ -226,7 +226,7 @@ def test_full_disk_is_503_and_passes_by_itself(make_server, small_disk):
 
 
 def test_retention_removes_finished_tasks_only(make_server):
-    server = make_server(slots=1, config={"store": {"retention": "1s"}})
+    server = make_server(slots=1, config={"retention": "1s"})
     task_id = server.submit("bash", "echo gone soon")
     server.wait(task_id)
     blocker = server.submit("python", NAP.format(6))

@@ -257,7 +257,7 @@ def test_tasks_of_one_class_start_in_order(one_slot):
 
 
 def test_full_queue_refuses_and_leaves_no_row(make_server):
-    server = make_server(slots=1, config={"queue": {"max_tasks": 10}})
+    server = make_server(slots=1, config={"queue_max": 10})
     blocker = blocked(server)
     answers = [server.post("/submit", {"language": "bash", "code": "true"}) for _ in range(20)]
     taken = [a.json["task_id"] for a in answers if a.status == 201]

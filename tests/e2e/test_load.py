@@ -26,7 +26,9 @@ async def post(port, body, path="/submit?wait=60"):
     return int(head.split()[1]), json.loads(payload)
 
 
-def test_a_thousand_clients_at_once(server):
+def test_a_thousand_clients_at_once(make_server):
+    server = make_server(slots=4, config={"connection_max": 2000, "waiters_max": 2000})
+
     async def all_of_them():
         return await asyncio.gather(*(
             post(server.port, {"language": "bash", "code": f"echo {i}"}) for i in range(CLIENTS)))
@@ -124,7 +126,7 @@ def do_tasks(port, n, clients=4):
 
 @pytest.mark.release_only
 def test_memory_stays_flat(make_server):
-    server = make_server(slots=4, config={"cache": {"max_bytes": "1MiB"}})
+    server = make_server(slots=4, config={"cache_max_bytes": "1MiB"})
     do_tasks(server.port, 1000)
     before = server.resident_bytes()
     do_tasks(server.port, 3000)
