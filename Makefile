@@ -70,10 +70,10 @@ bench: build ## latency, throughput and cost, beside the bare floor of this mach
 fuzz: build-fuzz ## every fuzz target for SECONDS_EACH
 	@$(PYTHON) tools/test.py fuzz --seconds $(SECONDS_EACH)
 
-check: $(ASAN)/build.ninja ## formatting, banned functions, header boundaries, clang-tidy
+check: $(FUZZ)/build.ninja ## formatting, banned functions, header boundaries, clang-tidy
 	@$(PYTHON) tools/test.py check
 
-reports: $(ASAN)/build.ninja ## gcc -fanalyzer and cppcheck; never fails
+reports: build-asan build-fuzz ## gcc's and clang's analyzers and cppcheck; never fails
 	@$(PYTHON) tools/test.py reports
 
 format: ## clang-format on all sources

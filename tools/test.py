@@ -6,7 +6,7 @@
     tools/test.py quick      unit, sandbox and integration tests on the sanitized build
     tools/test.py check      formatting, banned functions, header boundaries, scripts, clang-tidy
     tools/test.py fuzz       every fuzz target for --seconds
-    tools/test.py reports    gcc -fanalyzer and cppcheck; never fails
+    tools/test.py reports    gcc -fanalyzer, clang's analyzer and cppcheck; never fails
 
 With CI=true a skipped test is a failed run: CI must not lose a test without anybody noticing.
 """
@@ -14,7 +14,10 @@ With CI=true a skipped test is a failed run: CI must not lose a test without any
 import argparse
 import concurrent.futures
 import glob
+import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import time
@@ -190,17 +193,19 @@ def check_scripts():
     return call(["shellcheck", *scripts]).returncode if scripts else 0
 
 
-def check_tidy():
-    # The generated protobuf code is not ours. compile_commands.json is written for gcc: clang need
-    # not know all of its warnings.
-    done = call(["run-clang-tidy", "-quiet", "-p", ASAN, "-j", JOBS,
-                 "-extra-arg=-Wno-unknown-warning-option", "-extra-arg=-Wno-unused-command-line-argument",
+def tidy(*more):
+    # The commands of the clang build, since gcc's have flags that clang does not know. The generated
+    # protobuf code is not ours.
+    return call(["run-clang-tidy", "-quiet", "-p", FUZZ, "-j", JOBS, *more,
                  r"^(?!.*\.pb-c\.c).*/(src|bench)/.*\.c$"],
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    lines = [line for line in done.stdout.splitlines()
-             if not line.startswith(("clang-tidy", "Enabled checks")) and "warnings generated" not in line]
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+
+
+def check_tidy():
+    done = tidy()
     if done.returncode != 0:
-        print("\n".join(lines))
+        print("\n".join(line for line in done.stdout.splitlines() if not re.match(
+            r"clang-tidy|Enabled checks|\d+ warnings? generated", line)))
     return done.returncode
 
 
@@ -228,8 +233,6 @@ def check(tally):
 
 
 def compile_commands():
-    import json
-    import shlex
     with open(os.path.join(ROOT, ASAN, "compile_commands.json"), encoding="utf-8") as f:
         for entry in json.load(f):
             source = os.path.relpath(os.path.join(entry["directory"], entry["file"]), ROOT)
@@ -252,8 +255,20 @@ def analyze_one(entry):
     return source, [line for line in done.stderr.splitlines() if "-Wanalyzer" in line]
 
 
+def report_clang(out):
+    heading("report: clang static analyzer")
+    start = time.monotonic()
+    done = tidy("-checks=-*,clang-analyzer-*,"
+                "-clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling")
+    found = sorted({line for line in done.stdout.splitlines() if "[clang-analyzer" in line})
+    with open(os.path.join(out, "clang-analyzer.txt"), "w", encoding="utf-8") as f:
+        f.write("\n".join(found) + "\n")
+    print(f"  {len(found)} remarks in {ASAN}/reports/clang-analyzer.txt"
+          f" ({time.monotonic() - start:.0f} s)", flush=True)
+
+
 def reports():
-    """Two analyzers with opinions worth reading and too many false ones to obey."""
+    """Analyzers with opinions worth reading and too many false ones to obey."""
     out = os.path.join(ROOT, ASAN, "reports")
     os.makedirs(out, exist_ok=True)
     heading("report: gcc -fanalyzer")
@@ -265,6 +280,8 @@ def reports():
         f.write("\n".join(found) + "\n")
     print(f"  {len(found)} remarks in {ASAN}/reports/gcc-analyzer.txt"
           f" ({time.monotonic() - start:.0f} s)", flush=True)
+    if os.path.exists(os.path.join(ROOT, FUZZ, "compile_commands.json")):
+        report_clang(out)
     heading("report: cppcheck")
     start = time.monotonic()
     path = os.path.join(out, "cppcheck.txt")
@@ -287,8 +304,8 @@ def run_all(tally, seconds):
         pytest(tally, RELEASE)
     if build(tally, "build-fuzz", FUZZ):
         fuzz(tally, seconds)
-    if built:
         check(tally)
+    if built:
         reports()
 
 
@@ -308,7 +325,8 @@ def main():
         if build(tally, "build-asan", ASAN):
             meson_tests(tally, ASAN)
     elif args.what == "check":
-        check(tally)
+        if build(tally, "build-fuzz", FUZZ):
+            check(tally)
     elif args.what == "fuzz":
         fuzz(tally, args.seconds)
     return tally.finish()
