@@ -59,7 +59,7 @@ struct config {
 	int64_t weights[_TASK_CLASS_MAX];
 
 	char *sandbox_limits;	     /* "auto", "cgroup2", "cgroup1", "rlimit" */
-	char *sandbox_min_isolation; /* "rlimit", "cgroup1", "cgroup2": less is refused at start */
+	char *sandbox_min_isolation; /* "netns,seccomp": without one of these no code is run */
 	int64_t sandbox_uid_base;    /* 0: chosen */
 
 	char *user;	   /* of the server when started as root; "": chosen */

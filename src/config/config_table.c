@@ -62,7 +62,7 @@ const struct config_key config_keys[] = {
 	     "folder for what is kept; /var/lib/kiln for root, else ~/.local/share/kiln"),
 	NUMBER(CONFIG_INT, "slots", slots, 1, 1024, NULL,
 	       "tasks that run at one time; the number of CPUs, at least 2"),
-	NUMBER(CONFIG_INT, "slots_per_runner", slots_per_runner, 1, 32, "8",
+	NUMBER(CONFIG_INT, "slots_per_runner", slots_per_runner, 1, 8, "8",
 	       "a host with more slots gets further runners"),
 	ADDRESS("store", store, NULL, "sqlite:PATH; sqlite:DATA_DIR/kiln.db where not given"),
 	ADDRESS("queue", queue, "memory:", "memory:"),
@@ -125,8 +125,9 @@ const struct config_key config_keys[] = {
 	       "share of tasks of priority low"),
 	CHOICE("sandbox.limits", sandbox_limits, "auto", "auto cgroup2 cgroup1 rlimit",
 	       "what enforces memory and processes; auto: the best that works"),
-	CHOICE("sandbox.min_isolation", sandbox_min_isolation, "rlimit", "rlimit cgroup1 cgroup2",
-	       "refuse to start where less than this can be had"),
+	TEXT("sandbox.min_isolation", sandbox_min_isolation, "netns,seccomp",
+	     "refuse to run code without these: cgroup2, cgroup, userns, netns, seccomp, landlock, "
+	     "two-ids; or none"),
 	NUMBER(CONFIG_INT, "sandbox.uid_base", sandbox_uid_base, 0, 4000000000, "0",
 	       "first of the user ids that sandboxes run as; 0: chosen"),
 };

@@ -60,7 +60,7 @@ static void send_message(struct keeper *k, const struct keeper_message *m, int f
 /* After fork, single-threaded: the runner's command, with what is its own appended. */
 static void exec_runner(const struct keeper *k, const struct keeper_message *m, int connection)
 {
-	char name[32], slots[16], fd[16], index[16];
+	char name[32], slots[16], fd[16], uid_base[16];
 	char *argv[RUNNER_ARGS_MAX + 12];
 	size_t n = 0;
 
@@ -68,11 +68,12 @@ static void exec_runner(const struct keeper *k, const struct keeper_message *m, 
 		argv[n++] = *arg;
 	(void)snprintf(name, sizeof name, "local-%u", m->index);
 	(void)snprintf(slots, sizeof slots, "%u", m->slots);
-	(void)snprintf(index, sizeof index, "%u", m->index);
+	(void)snprintf(uid_base, sizeof uid_base, "%u",
+		       k->cfg->uid_base + m->index * KEEPER_UIDS_PER_RUNNER);
 	(void)snprintf(fd, sizeof fd, "%d", KEEPER_CONNECTION_FD);
 	char *const own[] = {
-		(char[]){"--connection-fd"}, fd,    (char[]){"--name"},		name,
-		(char[]){"--slots"},	     slots, (char[]){"--runner-index"}, index,
+		(char[]){"--connection-fd"}, fd,    (char[]){"--name"},	    name,
+		(char[]){"--slots"},	     slots, (char[]){"--uid-base"}, uid_base,
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(own); i++)
 		argv[n++] = own[i];

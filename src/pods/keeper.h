@@ -23,14 +23,16 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum { KEEPER_RUNNERS_MAX = 64, KEEPER_CONNECTION_FD = 3 };
+enum { KEEPER_RUNNERS_MAX = 64, KEEPER_CONNECTION_FD = 3, KEEPER_UIDS_PER_RUNNER = 64 };
 
 struct keeper_config {
-	/* The runner's command, NULL at its end. "--connection-fd 3 --name local-N --slots S" and
-	 * "--runner-index N" are appended. */
+	/* The runner's command, NULL at its end. "--connection-fd 3 --name local-N --slots S
+	 * --uid-base U" are appended. */
 	char *const *runner_argv;
 	unsigned max_runners;
 	unsigned max_slots; /* per runner */
+	uint32_t uid_base;  /* runner N has the KEEPER_UIDS_PER_RUNNER ids from uid_base + N times
+			       that */
 };
 
 enum keeper_verb { KEEPER_SPAWN = 1, KEEPER_SIGNAL = 2, KEEPER_SPAWNED = 3, KEEPER_EXITED = 4 };

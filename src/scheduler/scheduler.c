@@ -428,3 +428,9 @@ void scheduler_close(struct scheduler *s, int64_t grace_ms, void (*closed)(void 
 	(void)uv_timer_start(&s->close_timer, on_close_timer, (uint64_t)grace_ms, 1000);
 	scheduler_check_closed(s);
 }
+
+void scheduler_hurry(struct scheduler *s)
+{
+	if (!uv_is_closing((uv_handle_t *)&s->close_timer))
+		(void)uv_timer_start(&s->close_timer, on_close_timer, 0, 1000);
+}

@@ -61,3 +61,6 @@ const struct task_isolation *scheduler_isolation(const struct scheduler *s);
 /* Takes no more tasks, lets those that run finish for at most grace_ms, then ends; closed is called
  * from the loop. What did not finish is found by its lease. */
 void scheduler_close(struct scheduler *s, int64_t grace_ms, void (*closed)(void *ctx), void *ctx);
+
+/* While closing: the grace is over now. */
+void scheduler_hurry(struct scheduler *s);

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * What "kiln serve" says on standard output when it is ready: for the person who started it.
+ */
+
+#include "task/language.h"
+
+#include <stdbool.h>
+
+/* isolation NULL: no runner yet. */
+void banner_print(const char *address, const struct language_registry *languages,
+		  const struct task_isolation *isolation, bool has_keys, int64_t took_ms);

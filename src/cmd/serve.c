@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cmd/cmd.h"
+
+#include "base/cleanup.h"
+#include "base/fs.h"
+#include "base/log.h"
+#include "base/priv.h"
+#include "base/str.h"
+#include "base/url.h"
+#include "cmd/server.h"
+#include "config/config.h"
+#include "pods/keeper.h"
+#include "task/language.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+const char cmd_serve_usage[] =
+	"usage: kiln serve [--listen ADDR:PORT] [--data-dir DIR] [--slots N] [--KEY=VALUE...]\n"
+	"\n"
+	"Starts a server on one machine: the HTTP API, the scheduler, a local runner with its\n"
+	"sandboxes, and a store that survives a restart.\n"
+	"\n"
+	"  --listen ADDR:PORT  where to serve the API (default: 127.0.0.1:8080)\n"
+	"  --data-dir DIR      where tasks and results are kept (default: /var/lib/kiln for\n"
+	"                      root, else ~/.local/share/kiln)\n"
+	"  --slots N           tasks that run at one time (default: the number of CPUs)\n"
+	"  --config FILE       a YAML file with any of the keys\n"
+	"  --open              serve other machines without API keys: anybody may run code\n"
+	"\n"
+	"Every key can be given in the file, as KILN_KEY in the environment, or as a flag, in\n"
+	"rising order. `kiln config --keys` explains all keys, `kiln config` prints what is in\n"
+	"force. Started as root, everything but the part that starts runners gives up root\n"
+	"before it listens. SIGTERM and Ctrl-C let tasks finish that run.\n";
+
+/* Ids for hosts where no users were made for Kiln: above what adduser gives out, below the range of
+ * nobody and of user namespaces. */
+enum { FALLBACK_UID = 64700, FALLBACK_RUNNER_UID = 64701, DEFAULT_UID_BASE = 650000 };
+
+/* Everything that is the data folder's own goes to the user that will write it. Links are not
+ * followed; folders below are not entered, since Kiln makes none. */
+static int give_data_dir(const char *path, uid_t uid, gid_t gid, struct err *e)
+{
+	AUTO_FD int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	const struct dirent *entry;
+	DIR *dir;
+
+	if (fd < 0)
+		return err_errno(e, -errno, "could not open the folder \"%s\"", path);
+	if (fchown(fd, uid, gid) < 0)
+		return err_errno(e, -errno, "could not give \"%s\" to user %u", path,
+				 (unsigned)uid);
+	dir = fdopendir(fd);
+	if (!dir)
+		return err_errno(e, -errno, "could not read the folder \"%s\"", path);
+	(void)TAKE_FD(fd);
+	while ((entry = readdir(dir))) {
+		if (!str_has_prefix(entry->d_name, "kiln.db"))
+			continue;
+		(void)fchownat(dirfd(dir), entry->d_name, uid, gid, AT_SYMLINK_NOFOLLOW);
+	}
+	(void)closedir(dir);
+	return 0;
+}
+
+static int prepare_data_dir(const struct config *cfg, uid_t uid, gid_t gid, struct err *e)
+{
+	int r = fs_make_dirs(cfg->data_dir, 0700, e);
+
+	if (r < 0)
+		return err_wrap(e, r, "the data folder");
+	return geteuid() == 0 ? give_data_dir(cfg->data_dir, uid, gid, e) : 0;
+}
+
+/* Each connection and each run needs descriptors; the soft limit of most systems is 1024. */
+static void raise_open_files(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+/* The runner's command line, except what the keeper appends for each one. */
+struct runner_command {
+	char program[PATH_MAX];
+	char sandbox[PATH_MAX];
+	char user[32];
+	char cache_bytes[24];
+	char *argv[32];
+};
+
+static const char *log_level_text(enum log_level level)
+{
+	static const char *const names[] = {"debug", "info", "warn", "error"};
+
+	return names[level];
+}
+
+static int make_runner_command(const struct config *cfg, uid_t uid, gid_t gid,
+			       struct runner_command *c, struct err *e)
+{
+	AUTO_FREE char *dir = fs_self_dir();
+	size_t n = 0;
+
+	if (!dir)
+		return err_set(e, -ENOENT, "could not find the folder of this program");
+	(void)snprintf(c->program, sizeof c->program, "%s/kiln-runner", dir);
+	(void)snprintf(c->sandbox, sizeof c->sandbox, "%s/kiln-sandbox", dir);
+	for (int i = 0; i < 2; i++) {
+		const char *path = i ? c->sandbox : c->program;
+
+		if (access(path, X_OK) < 0)
+			return err_errno(e, -errno, "could not find the program \"%s\"", path);
+	}
+	(void)snprintf(c->user, sizeof c->user, "%u:%u", (unsigned)uid, (unsigned)gid);
+	(void)snprintf(c->cache_bytes, sizeof c->cache_bytes, "%lld",
+		       (long long)cfg->compile_cache_bytes);
+	const char *const args[] = {
+		c->program,
+		"--languages",
+		cfg->languages,
+		"--sandbox",
+		c->sandbox,
+		"--user",
+		c->user,
+		"--limits",
+		cfg->sandbox_limits,
+		"--min-isolation",
+		cfg->sandbox_min_isolation,
+		"--compile-cache-bytes",
+		c->cache_bytes,
+		"--log-level",
+		log_level_text(cfg->log_level),
+	};
+	_Static_assert(ARRAY_SIZE(args) < ARRAY_SIZE(c->argv), "more arguments than room");
+	for (size_t i = 0; i < ARRAY_SIZE(args); i++)
+		c->argv[n++] = (char *)(uintptr_t)args[i];
+	c->argv[n] = NULL;
+	return 0;
+}
+
+/* In the child of the keeper: give up root, then serve. */
+static int serve_roles(const struct config *cfg, struct language_registry *languages, uid_t uid,
+		       gid_t gid, int keeper_fd, struct err *e)
+{
+	int r = priv_drop(uid, gid, e);
+
+	return r < 0 ? r : server_run(cfg, languages, keeper_fd, e);
+}
+
+static int serve(const struct config *cfg, int *ret_status, struct err *e)
+{
+	AUTO(language_registry_free) struct language_registry *languages = NULL;
+	struct runner_command command = {0};
+	struct keeper_config kc = {
+		.runner_argv = command.argv,
+		.max_runners = KEEPER_RUNNERS_MAX,
+		.max_slots = (unsigned)cfg->slots_per_runner,
+		.uid_base =
+			cfg->sandbox_uid_base ? (uint32_t)cfg->sandbox_uid_base : DEFAULT_UID_BASE,
+	};
+	uid_t uid, runner_uid;
+	gid_t gid, runner_gid;
+	int keeper_fd = -EBADF, r;
+
+	priv_lookup(*cfg->user ? cfg->user : "kiln", FALLBACK_UID, &uid, &gid);
+	priv_lookup(*cfg->runner_user ? cfg->runner_user : "kiln-runner", FALLBACK_RUNNER_UID,
+		    &runner_uid, &runner_gid);
+	r = language_registry_load(cfg->languages, &languages, e);
+	if (r == 0)
+		r = make_runner_command(cfg, runner_uid, runner_gid, &command, e);
+	if (r == 0)
+		r = prepare_data_dir(cfg, uid, gid, e);
+	if (r < 0)
+		return r;
+	raise_open_files();
+	r = keeper_split(&kc, &keeper_fd, ret_status, e);
+	if (r != 0)
+		return r < 0 ? r : 0; /* the keeper, at its end */
+	r = serve_roles(cfg, languages, uid, gid, keeper_fd, e);
+	*ret_status = 0;
+	return r;
+}
+
+int cmd_serve(int argc, char **argv)
+{
+	AUTO(config_free) struct config *cfg = NULL;
+	struct err e = {0};
+	int status = 1;
+
+	if (config_load(argc, argv, environ, &cfg, &e) < 0) {
+		(void)fprintf(stderr, "kiln serve: %s\n", e.msg);
+		return EXIT_WRONG_USE;
+	}
+	log_set_level(cfg->log_level);
+	if (serve(cfg, &status, &e) < 0) {
+		(void)fprintf(stderr, "kiln serve: %s\n", e.msg);
+		return EXIT_FAILED;
+	}
+	return status;
+}
