@@ -118,7 +118,7 @@ def meson_tests(tally, directory, suites=()):
     tally.add(title, passed, failed, skipped, time.monotonic() - start)
 
 
-def pytest(tally, directory, tests="tests/e2e", extra=()):
+def pytest(tally, directory, tests="tests/e2e", python=PYTHON):
     title = f"{tests} {directory}"
     heading(title)
     start = time.monotonic()
@@ -126,8 +126,8 @@ def pytest(tally, directory, tests="tests/e2e", extra=()):
     if os.path.exists(log):
         os.unlink(log)
     env = os.environ | SANITIZER_ENV | {"KILN_BUILD": os.path.join(ROOT, directory)}
-    code = call([PYTHON, "-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider",
-                 "--durations=5", f"--junit-xml={log}", *extra, tests], env=env).returncode
+    code = call([python, "-B", "-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider",
+                 "--durations=5", f"--junit-xml={log}", tests], env=env).returncode
     try:
         passed, failed, skipped = read_junit(log)
     except (OSError, ET.ParseError) as e:
@@ -135,6 +135,33 @@ def pytest(tally, directory, tests="tests/e2e", extra=()):
     if code != 0 and not failed:
         failed = [f"pytest ended with {code}"]
     tally.add(title, passed, failed, skipped, time.monotonic() - start)
+
+
+def same_text(path, text):
+    try:
+        with open(path, encoding="utf-8") as f:
+            return f.read() == text
+    except OSError:
+        return False
+
+
+def contract(tally, directory):
+    """The contract tests need packages that Debian has not: a virtual environment, kept for the
+    next run as long as what it should hold is the same."""
+    venv = os.path.join(ROOT, directory, "contract-venv")
+    wanted = os.path.join(ROOT, "tests", "contract", "requirements.txt")
+    stamp = os.path.join(venv, "requirements.txt")
+    with open(wanted, encoding="utf-8") as f:
+        text = f.read()
+    if not same_text(stamp, text):
+        heading("install the tools of tests/contract")
+        call([PYTHON, "-m", "venv", "--clear", venv])
+        done = call([os.path.join(venv, "bin", "pip"), "install", "-q",
+                     "--disable-pip-version-check", "-r", wanted])
+        if done.returncode == 0:
+            with open(stamp, "w", encoding="utf-8") as f:
+                f.write(text)
+    pytest(tally, directory, "tests/contract", os.path.join(venv, "bin", "python"))
 
 
 def fuzz_targets():
@@ -302,6 +329,7 @@ def run_all(tally, seconds):
     if build(tally, "build", RELEASE):
         meson_tests(tally, RELEASE, ["sandbox"])
         pytest(tally, RELEASE)
+        contract(tally, RELEASE)
     if build(tally, "build-fuzz", FUZZ):
         fuzz(tally, seconds)
         check(tally)
