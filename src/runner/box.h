@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The boxes of one spawner: keeps some prepared before anybody asks, gives them out in the order of
+ * asking, and prepares others in their place. A box is used once.
+ *
+ * A use is one start of one box. It is the caller's, lives from box_run to box_leave, and passes
+ *
+ *	WAITING -> RUNNING -> ENDED -> GONE		(box_leave is right in every state)
+ *
+ * with the callbacks of box_ops. Any of them may come from within box_run, except exited and gone;
+ * any of them may call box_leave.
+ */
+
+#include "base/err.h"
+#include "base/list.h"
+#include "sandbox/client.h"
+
+#include <stdbool.h>
+#include <uv.h>
+
+struct box_pool;
+struct box;
+struct box_use;
+
+struct box_ops {
+	/* The box has been given its task: the descriptors in it are not needed any more. */
+	void (*started)(struct box_use *u);
+	/* The task ended; the last words about the box are "gone". */
+	void (*exited)(struct box_use *u, const struct sandbox_event_exited *x);
+	/* Nothing is left of the box, so nothing holds its pipes. */
+	void (*gone)(struct box_use *u);
+	/* No box could be had or started; nothing follows. */
+	void (*failed)(struct box_use *u, const char *message);
+};
+
+struct box_use {
+	const struct box_ops *ops;
+	struct sandbox_task task; /* what it points to must live until started or failed */
+	bool standby;		  /* the box was ready when it was asked for */
+	struct list link;	  /* of the pool: those that wait */
+	struct box *box;
+};
+
+struct box_pool_config {
+	unsigned boxes;	   /* as the spawner was told */
+	unsigned standbys; /* kept ready */
+	struct sandbox_limits expected;
+	/* The spawner is gone and every box with it; the uses hear "failed" after this. */
+	void (*lost)(void *ctx, const char *message);
+	void *ctx;
+};
+
+struct box_pool_stats {
+	unsigned ready;
+	unsigned waiting;
+};
+
+/* The client stays the caller's and must outlive the pool. */
+int box_pool_new(uv_loop_t *loop, struct sandbox_client *client, const struct box_pool_config *cfg,
+		 struct box_pool **ret_pool, struct err *e);
+/* Stops at once; uses that are left get no callback. */
+void box_pool_free(struct box_pool *p);
+DEFINE_CLEANUP(struct box_pool, box_pool_free);
+
+void box_pool_stats(const struct box_pool *p, struct box_pool_stats *ret_stats);
+
+/* Zero the use, then set ops and task. */
+void box_run(struct box_pool *p, struct box_use *u);
+
+/* Ends the task of a running box; reason comes back in exited. A use that waits fails. */
+void box_kill(struct box_pool *p, struct box_use *u, enum sandbox_limit reason);
+
+/* The use is over for its owner: a box that runs is killed, no callback follows. */
+void box_leave(struct box_pool *p, struct box_use *u);

@@ -1,0 +1,558 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "runner/connection.h"
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/map.h"
+#include "base/str.h"
+#include "wire/codec.h"
+#include "wire/conn.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* Output is held back while so much waits to be written, whatever credit there is: small chunks
+ * cost more than their bytes. */
+enum { SEND_QUEUE_HIGH = 1024 * 1024, MESSAGE_MAX = 256, FAIL_BATCH = 16 };
+
+enum connection_state { CONN_GREETING, CONN_OPEN, CONN_DRAINING, CONN_ENDED, _CONN_STATE_MAX };
+
+struct connection {
+	struct connection_config cfg;
+	struct wire_conn *wire;
+	enum connection_state state;
+	struct map jobs; /* by id */
+	uint64_t credit_bytes;
+	uv_timer_t lease;
+	int64_t lease_ms, renewed_us;
+	struct deferred over; /* tells "ended" outside of every call */
+	char message[MESSAGE_MAX];
+};
+
+struct task_slot { /* a job and its place in the map */
+	struct connection *connection;
+	struct uuid id;
+	struct execution *job;
+};
+
+static bool over(const struct connection *c)
+{
+	return c->state == CONN_ENDED;
+}
+
+static void connection_end(struct connection *c, const char *message)
+{
+	if (over(c))
+		return;
+	c->state = CONN_ENDED;
+	(void)str_copy(c->message, sizeof(c->message), message);
+	defer_call(c->cfg.defer, &c->over);
+}
+
+static void send_frame(struct connection *c, Kiln__Frame__KindCase kind, void *body)
+{
+	Kiln__Frame frame = KILN__FRAME__INIT;
+	int r;
+
+	if (over(c))
+		return;
+	frame.kind_case = kind;
+	frame.hello = body; /* all kinds share the union's pointer */
+	r = wire_conn_send(c->wire, &frame);
+	if (r < 0)
+		connection_end(c, err_text(r));
+}
+
+static char *text(const char *s)
+{
+	return (char *)(uintptr_t)(s ? s : "");
+}
+
+/* ---- what jobs say ---- */
+
+static bool on_writable(void *ctx)
+{
+	struct task_slot *t = ctx;
+
+	return wire_conn_queued(t->connection->wire) < SEND_QUEUE_HIGH;
+}
+
+static void on_output(void *ctx, const struct execution *j, const struct execution_chunk *chunk)
+{
+	struct task_slot *t = ctx;
+	Kiln__Output m = KILN__OUTPUT__INIT;
+
+	(void)j;
+	codec_put_id(&t->id, &m.task);
+	m.run = chunk->run;
+	m.stream = chunk->stream;
+	m.sequence = chunk->sequence;
+	m.bytes.data = (uint8_t *)(uintptr_t)chunk->bytes;
+	m.bytes.len = chunk->len;
+	send_frame(t->connection, KILN__FRAME__KIND_OUTPUT, &m);
+}
+
+static void on_compiled(void *ctx, const struct execution *j, const struct task_compile_result *r)
+{
+	struct task_slot *t = ctx;
+	Kiln__Compiled m = KILN__COMPILED__INIT;
+	Kiln__CompileResult result;
+	Kiln__Usage usage;
+
+	(void)j;
+	codec_put_id(&t->id, &m.task);
+	codec_put_compile_result(r, &result, &usage);
+	m.result = &result;
+	send_frame(t->connection, KILN__FRAME__KIND_COMPILED, &m);
+}
+
+static void on_run_done(void *ctx, const struct execution *j, unsigned run,
+			const struct task_run_result *r)
+{
+	struct task_slot *t = ctx;
+	Kiln__RunDone m = KILN__RUN_DONE__INIT;
+	Kiln__RunResult result;
+	Kiln__Usage usage;
+
+	(void)j;
+	codec_put_id(&t->id, &m.task);
+	codec_put_run_result(r, &result, &usage);
+	m.run = run;
+	m.result = &result;
+	send_frame(t->connection, KILN__FRAME__KIND_RUN_DONE, &m);
+}
+
+static void slot_free(struct task_slot *t)
+{
+	struct connection *c = t->connection;
+
+	(void)map_remove(&c->jobs, t->id.bytes, sizeof(t->id.bytes));
+	execution_free(t->job);
+	free(t);
+	c->cfg.give_slot(c->cfg.ctx);
+}
+
+static void on_done(void *ctx, struct execution *j, const struct execution_end *end)
+{
+	struct task_slot *t = ctx;
+	Kiln__Done m = KILN__DONE__INIT;
+
+	(void)j;
+	codec_put_id(&t->id, &m.task);
+	m.cancelled = end->cancelled;
+	m.error_code = text(end->error_code);
+	m.error_message = text(end->error_message);
+	m.standby = text(end->standby);
+	if (end->error_code)
+		log_warn("runner", "could not run a task", LOG_TASK(&t->id),
+			 LOG_STR("code", end->error_code), LOG_STR("reason", end->error_message));
+	send_frame(t->connection, KILN__FRAME__KIND_DONE, &m);
+	slot_free(t);
+}
+
+static const struct execution_ops execution_ops = {
+	.writable = on_writable,
+	.output = on_output,
+	.compiled = on_compiled,
+	.run_done = on_run_done,
+	.done = on_done,
+};
+
+/* ---- the lease ---- */
+
+static void on_lease(uv_timer_t *timer);
+
+static void lease_watch(struct connection *c)
+{
+	if (!uv_is_active((uv_handle_t *)&c->lease) && map_count(&c->jobs) > 0)
+		(void)uv_timer_start(&c->lease, on_lease, (uint64_t)c->lease_ms, 0);
+}
+
+static void lease_renew(struct connection *c, uint32_t lease_ms)
+{
+	if (lease_ms > 0)
+		c->lease_ms = lease_ms;
+	c->renewed_us = clock_monotonic_us();
+	/* A timer that is armed looks at renewed_us when it fires; a shorter lease arms it anew. */
+	if (lease_ms > 0)
+		(void)uv_timer_stop(&c->lease);
+	lease_watch(c);
+}
+
+static void on_lease(uv_timer_t *timer)
+{
+	struct connection *c = timer->data;
+	int64_t left_ms = c->lease_ms - (clock_monotonic_us() - c->renewed_us) / 1000;
+
+	if (map_count(&c->jobs) == 0)
+		return;
+	if (left_ms > 0) {
+		(void)uv_timer_start(timer, on_lease, (uint64_t)left_ms, 0);
+		return;
+	}
+	log_warn("runner", "the lease of a scheduler's tasks ran out",
+		 LOG_INT("tasks", map_count(&c->jobs)), LOG_INT("lease_ms", c->lease_ms));
+	connection_fail_jobs(c, "lease_expired", "the scheduler did not renew its lease");
+}
+
+/* ---- frames ---- */
+
+static struct execution *find_job(struct connection *c, const ProtobufCBinaryData *id)
+{
+	struct task_slot *t = map_get(&c->jobs, id->data, id->len);
+
+	return t ? t->job : NULL;
+}
+
+static int on_hello(struct connection *c, const Kiln__Frame *f, struct err *e)
+{
+	if (f->hello->protocol != WIRE_PROTOCOL)
+		return err_set(e, -EPROTONOSUPPORT,
+			       "the scheduler speaks protocol %u, this runner %d",
+			       f->hello->protocol, WIRE_PROTOCOL);
+	c->credit_bytes = f->hello->credit_bytes;
+	c->state = CONN_OPEN;
+	return 0;
+}
+
+static void answer(struct connection *c, Kiln__Frame__KindCase kind,
+		   const ProtobufCBinaryData *task)
+{
+	/* ACCEPTED and BUSY are the same message under two names. */
+	Kiln__Accepted accepted = KILN__ACCEPTED__INIT;
+	Kiln__Busy busy = KILN__BUSY__INIT;
+
+	accepted.task = busy.task = *task;
+	if (kind == KILN__FRAME__KIND_ACCEPTED)
+		send_frame(c, kind, &accepted);
+	else
+		send_frame(c, kind, &busy);
+}
+
+static int execution_add(struct connection *c, struct intake *in, struct execution **ret_job,
+			 struct err *e)
+{
+	struct task_slot *t = calloc(1, sizeof(*t));
+	int r = t ? 0 : -ENOMEM;
+
+	if (r == 0) {
+		t->connection = c;
+		t->id = in->id;
+		r = map_put(&c->jobs, t->id.bytes, sizeof(t->id.bytes), t);
+	}
+	if (r < 0) {
+		free(t);
+		intake_fini(in);
+		return err_set(e, r == -EEXIST ? -EBADMSG : r,
+			       r == -EEXIST ? "a task was assigned twice" : "out of memory");
+	}
+	r = execution_new_consume(c->cfg.env, in, c->credit_bytes, &execution_ops, t, &t->job, e);
+	if (r < 0) {
+		(void)map_remove(&c->jobs, t->id.bytes, sizeof(t->id.bytes));
+		free(t);
+		return r;
+	}
+	*ret_job = t->job;
+	return 0;
+}
+
+static int on_assign(struct connection *c, const Kiln__Frame *f, struct err *e)
+{
+	const Kiln__Assign *m = f->assign;
+	struct intake in = {0};
+	struct execution *j = NULL;
+	int r;
+
+	if (m->task.len != sizeof(in.id.bytes))
+		return err_set(e, -EBADMSG, "a task has no id");
+	if (!c->cfg.take_slot(c->cfg.ctx)) {
+		answer(c, KILN__FRAME__KIND_BUSY, &m->task);
+		return 0;
+	}
+	r = intake_init(&in, m, e);
+	if (r < 0)
+		intake_fini(&in);
+	else
+		r = execution_add(c, &in, &j, e);
+	if (r < 0) {
+		c->cfg.give_slot(c->cfg.ctx);
+		return r;
+	}
+	lease_renew(c, m->lease_ms);
+	answer(c, KILN__FRAME__KIND_ACCEPTED, &m->task);
+	execution_begin(j);
+	return 0;
+}
+
+static int on_content(struct connection *c, const Kiln__Frame *f, struct err *e)
+{
+	struct execution *j = find_job(c, &f->content->task);
+
+	return j ? execution_content(j, f->content, e) : 0;
+}
+
+static int on_cancel(struct connection *c, const Kiln__Frame *f, struct err *e)
+{
+	struct execution *j = find_job(c, &f->cancel->task);
+
+	(void)e;
+	if (j)
+		execution_cancel(j);
+	return 0;
+}
+
+static int on_credit(struct connection *c, const Kiln__Frame *f, struct err *e)
+{
+	struct execution *j = find_job(c, &f->credit->task);
+
+	(void)e;
+	if (j)
+		execution_add_credit(j, f->credit->bytes);
+	return 0;
+}
+
+static int on_renew(struct connection *c, const Kiln__Frame *f, struct err *e)
+{
+	(void)e;
+	lease_renew(c, f->renew->lease_ms);
+	return 0;
+}
+
+static int on_drain(struct connection *c, const Kiln__Frame *f, struct err *e)
+{
+	(void)f;
+	(void)e;
+	c->state = CONN_DRAINING;
+	c->cfg.drain(c->cfg.ctx);
+	return 0;
+}
+
+/* A run's standard input is complete in its assignment and its end was told to the program. */
+static int on_stdin(struct connection *c, const Kiln__Frame *f, struct err *e)
+{
+	if (!find_job(c, &f->stdin->task))
+		return 0;
+	return err_set(e, -EBADMSG, "STDIN for a run whose standard input is complete");
+}
+
+static int on_signal_frame(struct connection *c, const Kiln__Frame *f, struct err *e)
+{
+	if (!find_job(c, &f->signal->task))
+		return 0;
+	return err_set(e, -EBADMSG, "SIGNAL for a run that is not interactive");
+}
+
+static const struct {
+	Kiln__Frame__KindCase kind;
+	const char *name;
+	int (*handle)(struct connection *c, const Kiln__Frame *f, struct err *e);
+	bool allowed[_CONN_STATE_MAX];
+} kinds[] = {
+	{KILN__FRAME__KIND_HELLO, "HELLO", on_hello, {[CONN_GREETING] = true}},
+	{KILN__FRAME__KIND_ASSIGN,
+	 "ASSIGN",
+	 on_assign,
+	 {[CONN_OPEN] = true, [CONN_DRAINING] = true}},
+	{KILN__FRAME__KIND_CONTENT,
+	 "CONTENT",
+	 on_content,
+	 {[CONN_OPEN] = true, [CONN_DRAINING] = true}},
+	{KILN__FRAME__KIND_STDIN, "STDIN", on_stdin, {[CONN_OPEN] = true, [CONN_DRAINING] = true}},
+	{KILN__FRAME__KIND_SIGNAL,
+	 "SIGNAL",
+	 on_signal_frame,
+	 {[CONN_OPEN] = true, [CONN_DRAINING] = true}},
+	{KILN__FRAME__KIND_CANCEL,
+	 "CANCEL",
+	 on_cancel,
+	 {[CONN_OPEN] = true, [CONN_DRAINING] = true}},
+	{KILN__FRAME__KIND_RENEW, "RENEW", on_renew, {[CONN_OPEN] = true, [CONN_DRAINING] = true}},
+	{KILN__FRAME__KIND_CREDIT,
+	 "CREDIT",
+	 on_credit,
+	 {[CONN_OPEN] = true, [CONN_DRAINING] = true}},
+	{KILN__FRAME__KIND_DRAIN, "DRAIN", on_drain, {[CONN_OPEN] = true, [CONN_DRAINING] = true}},
+};
+
+static int dispatch(struct connection *c, const Kiln__Frame *f, struct err *e)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		if (kinds[i].kind != f->kind_case)
+			continue;
+		if (!kinds[i].allowed[c->state])
+			return err_set(e, -EBADMSG, "%s is not allowed now", kinds[i].name);
+		return kinds[i].handle(c, f, e);
+	}
+	return err_set(e, -EBADMSG, "frame %d is not a scheduler's", (int)f->kind_case);
+}
+
+static void on_frame(void *ctx, const Kiln__Frame *frame)
+{
+	struct connection *c = ctx;
+	struct err e;
+
+	if (!over(c) && dispatch(c, frame, &e) < 0)
+		connection_end(c, e.msg);
+}
+
+static void on_closed(void *ctx, int code, const char *message)
+{
+	struct connection *c = ctx;
+
+	(void)code;
+	connection_end(c, message);
+}
+
+static void on_drained(void *ctx)
+{
+	struct connection *c = ctx;
+	struct task_slot *t;
+	size_t cursor;
+
+	/* Resuming reads nothing by itself: the map does not change here. */
+	MAP_FOREACH (t, cursor, &c->jobs)
+		execution_resume(t->job);
+}
+
+static const struct wire_conn_ops wire_ops = {
+	.frame = on_frame,
+	.closed = on_closed,
+	.drained = on_drained,
+};
+
+/* ---- life cycle ---- */
+
+static void kill_jobs(struct connection *c)
+{
+	struct task_slot *t;
+	size_t cursor;
+
+	while ((cursor = 0, t = map_next(&c->jobs, &cursor)))
+		slot_free(t);
+}
+
+static void on_over(struct deferred *d)
+{
+	struct connection *c = container_of(d, struct connection, over);
+
+	kill_jobs(c);
+	c->cfg.ended(c->cfg.ctx, c, c->message);
+}
+
+static void send_hello(struct connection *c)
+{
+	struct language_registry *languages = c->cfg.env->languages;
+	size_t n = language_count(languages);
+	Kiln__LanguageStatus status[LANGUAGES_MAX];
+	Kiln__LanguageStatus *statuses[LANGUAGES_MAX];
+	Kiln__Isolation isolation = KILN__ISOLATION__INIT;
+	Kiln__Hello m = KILN__HELLO__INIT;
+
+	for (size_t i = 0; i < n; i++) {
+		const struct language *l = language_at(languages, i);
+
+		kiln__language_status__init(&status[i]);
+		status[i].name = l->name;
+		status[i].version = text(l->version);
+		status[i].installed = l->installed;
+		statuses[i] = &status[i];
+	}
+	codec_put_isolation(c->cfg.isolation, &isolation);
+	m.protocol = WIRE_PROTOCOL;
+	m.version = text(KILN_VERSION);
+	m.name = text(c->cfg.name);
+	m.slots = c->cfg.slots;
+	m.languages = statuses;
+	m.n_languages = n;
+	m.isolation = &isolation;
+	send_frame(c, KILN__FRAME__KIND_HELLO, &m);
+}
+
+int connection_open_consume(uv_loop_t *loop, int fd, const struct connection_config *cfg,
+			    struct connection **ret_connection, struct err *e)
+{
+	struct connection *c = calloc(1, sizeof(*c));
+	int r;
+
+	if (!c) {
+		(void)close(fd);
+		return err_set(e, -ENOMEM, "out of memory");
+	}
+	c->cfg = *cfg;
+	c->lease_ms = cfg->lease_ms;
+	c->over.call = on_over;
+	list_init(&c->over.link);
+	r = wire_conn_open_consume(loop, fd, &wire_ops, c, &c->wire, e);
+	if (r < 0) {
+		free(c);
+		return r;
+	}
+	map_init(&c->jobs);
+	(void)uv_timer_init(loop, &c->lease);
+	c->lease.data = c;
+	send_hello(c);
+	*ret_connection = c;
+	return 0;
+}
+
+static void on_freed(uv_handle_t *h)
+{
+	struct connection *c = h->data;
+
+	map_fini(&c->jobs);
+	free(c);
+}
+
+void connection_free(struct connection *c)
+{
+	if (!c)
+		return;
+	c->state = CONN_ENDED;
+	kill_jobs(c);
+	defer_cancel(&c->over);
+	wire_conn_close(c->wire);
+	uv_close((uv_handle_t *)&c->lease, on_freed);
+}
+
+void connection_heartbeat(struct connection *c, const struct connection_counters *n)
+{
+	Kiln__Heartbeat m = KILN__HEARTBEAT__INIT;
+
+	m.slots = n->slots;
+	m.busy = n->busy;
+	m.standbys = n->standbys;
+	m.tasks = n->tasks;
+	m.cache_bytes = n->cache_bytes;
+	m.cache_hits = n->cache_hits;
+	m.cache_misses = n->cache_misses;
+	if (c->state != CONN_GREETING)
+		send_frame(c, KILN__FRAME__KIND_HEARTBEAT, &m);
+}
+
+void connection_fail_jobs(struct connection *c, const char *code, const char *message)
+{
+	struct uuid ids[FAIL_BATCH];
+	struct task_slot *t;
+	size_t cursor, n;
+
+	/* The end of one may end others, and changes the map: they are looked for one by one. A
+	 * job that is told twice minds only the first time. */
+	do {
+		n = 0;
+		MAP_FOREACH (t, cursor, &c->jobs) {
+			if (n < ARRAY_SIZE(ids) && !execution_failing(t->job))
+				ids[n++] = t->id;
+		}
+		for (size_t i = 0; i < n; i++) {
+			t = map_get(&c->jobs, ids[i].bytes, sizeof(ids[i].bytes));
+			if (t)
+				execution_fail(t->job, code, message);
+		}
+	} while (n == ARRAY_SIZE(ids));
+}
+
+bool connection_flushed(const struct connection *c)
+{
+	return over(c) || wire_conn_queued(c->wire) == 0;
+}

@@ -1,0 +1,409 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "runner/runner.h"
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "loop/defer.h"
+#include "runner/box.h"
+#include "runner/cache.h"
+#include "runner/connection.h"
+#include "runner/probe.h"
+#include "runner/profile.h"
+#include "runner/walls.h"
+#include "sandbox/client.h"
+#include "sandbox/seccomp.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+enum {
+	HEARTBEAT_MS = 1000,	     /* while something changes */
+	HEARTBEAT_IDLE_US = 5000000, /* while nothing does */
+	FLUSH_STEP_MS = 10,
+	FLUSH_MAX_MS = 1000,
+	DESCRIPTORS_SPARE = 256, /* for everything that is not a build in the cache */
+};
+
+struct runner {
+	const struct runner_options *o;
+	uv_loop_t loop;
+	uv_timer_t heartbeat, flush;
+	uv_signal_t signals[2];
+	struct language_registry *languages;
+	struct sandbox_client *spawner;
+	struct box_pool *boxes;
+	struct cache *cache;
+	struct probe *probe;
+	struct defer *defer;
+	struct connection *connection;
+	struct task_isolation isolation;
+	struct execution_env env;
+	int connection_fd; /* until the connection has it */
+	unsigned busy;
+	uint64_t tasks;
+	bool draining, stopping;
+	int64_t flush_until_us;
+	enum runner_exit exit_code;
+	struct connection_counters told; /* in the last heartbeat */
+	int64_t told_us;
+};
+
+/* ---- the end ---- */
+
+static void close_handle(uv_handle_t *h, void *arg)
+{
+	(void)arg;
+	if (!uv_is_closing(h))
+		uv_close(h, NULL);
+}
+
+/* Closes everything; the loop ends when the last handle is closed. */
+static void stop_now(struct runner *r)
+{
+	if (r->stopping)
+		return;
+	r->stopping = true;
+	connection_free(TAKE_PTR(r->connection));
+	probe_free(TAKE_PTR(r->probe));
+	box_pool_free(TAKE_PTR(r->boxes));
+	defer_close(TAKE_PTR(r->defer));
+	close_handle((uv_handle_t *)&r->heartbeat, NULL);
+	close_handle((uv_handle_t *)&r->flush, NULL);
+	for (size_t i = 0; i < ARRAY_SIZE(r->signals); i++)
+		close_handle((uv_handle_t *)&r->signals[i], NULL);
+}
+
+static void on_flush(uv_timer_t *timer)
+{
+	struct runner *r = timer->data;
+
+	if (!r->connection || connection_flushed(r->connection) ||
+	    clock_monotonic_us() >= r->flush_until_us)
+		stop_now(r);
+}
+
+/* Ends when what was said last is written, or soon without. */
+static void stop_flushed(struct runner *r)
+{
+	if (r->stopping || uv_is_active((uv_handle_t *)&r->flush))
+		return;
+	r->flush_until_us = clock_monotonic_us() + FLUSH_MAX_MS * INT64_C(1000);
+	(void)uv_timer_start(&r->flush, on_flush, 0, FLUSH_STEP_MS);
+}
+
+static void drain(void *ctx)
+{
+	struct runner *r = ctx;
+
+	if (!r->draining)
+		log_info("runner", "draining", LOG_INT("tasks", r->busy));
+	r->draining = true;
+	if (r->busy == 0)
+		stop_flushed(r);
+}
+
+static void on_signal(uv_signal_t *handle, int signal)
+{
+	struct runner *r = handle->data;
+
+	(void)signal;
+	if (r->draining)
+		stop_now(r); /* the second time it is meant */
+	else
+		drain(r);
+}
+
+static void on_spawner_lost(void *ctx, const char *message)
+{
+	struct runner *r = ctx;
+
+	log_error("runner", "the spawner is lost", LOG_STR("reason", message),
+		  LOG_INT("tasks", r->busy));
+	r->exit_code = RUNNER_EXIT_SANDBOX_LOST;
+	r->draining = true;
+	if (r->connection)
+		connection_fail_jobs(r->connection, "sandbox_lost", message);
+	stop_flushed(r);
+}
+
+/* ---- the connection ---- */
+
+static bool take_slot(void *ctx)
+{
+	struct runner *r = ctx;
+
+	if (r->draining || r->busy == r->o->slots)
+		return false;
+	r->busy++;
+	return true;
+}
+
+static void give_slot(void *ctx)
+{
+	struct runner *r = ctx;
+
+	r->busy--;
+	r->tasks++;
+	if (r->draining && r->busy == 0)
+		stop_flushed(r);
+}
+
+static void on_connection_ended(void *ctx, struct connection *c, const char *message)
+{
+	struct runner *r = ctx;
+
+	log_info("runner", "the connection ended", LOG_STR("reason", message));
+	r->connection = NULL;
+	connection_free(c);
+	stop_now(r);
+}
+
+static void send_heartbeat(uv_timer_t *timer)
+{
+	struct runner *r = timer->data;
+	struct connection_counters now = {
+		.slots = r->draining ? 0 : r->o->slots, .busy = r->busy, .tasks = r->tasks};
+	struct box_pool_stats boxes;
+	struct cache_stats cache;
+
+	if (!r->connection)
+		return;
+	box_pool_stats(r->boxes, &boxes);
+	cache_stats(r->cache, &cache);
+	now.standbys = boxes.ready;
+	now.cache_bytes = cache.bytes;
+	now.cache_hits = cache.hits;
+	now.cache_misses = cache.misses;
+	if (memcmp(&now, &r->told, sizeof(now)) == 0 &&
+	    clock_monotonic_us() - r->told_us < HEARTBEAT_IDLE_US)
+		return;
+	r->told = now;
+	r->told_us = clock_monotonic_us();
+	connection_heartbeat(r->connection, &now);
+}
+
+/* The languages are known: now, and not before, the scheduler is listened to. */
+static void on_probed(void *ctx)
+{
+	struct runner *r = ctx;
+	const struct connection_config cfg = {
+		.env = &r->env,
+		.defer = r->defer,
+		.name = r->o->name,
+		.slots = r->o->slots,
+		.lease_ms = r->o->lease_ms,
+		.isolation = &r->isolation,
+		.take_slot = take_slot,
+		.give_slot = give_slot,
+		.drain = drain,
+		.ended = on_connection_ended,
+		.ctx = r,
+	};
+	struct err e;
+
+	if (r->stopping || uv_is_active((uv_handle_t *)&r->flush))
+		return;
+	if (connection_open_consume(&r->loop, TAKE_FD(r->connection_fd), &cfg, &r->connection, &e) <
+	    0) {
+		log_error("runner", "could not use the connection", LOG_STR("reason", e.msg));
+		r->exit_code = RUNNER_EXIT_FAILED;
+		stop_now(r);
+		return;
+	}
+	(void)uv_timer_start(&r->heartbeat, send_heartbeat, HEARTBEAT_MS, HEARTBEAT_MS);
+	log_info("runner", "runner is ready", LOG_STR("name", r->o->name),
+		 LOG_INT("slots", r->o->slots), LOG_STR("limits", r->isolation.limits));
+}
+
+/* ---- the beginning ---- */
+
+static unsigned standbys(const struct runner_options *o)
+{
+	return o->slots + 1;
+}
+
+/* Those that run, those that stand by, and those that are being cleared away. */
+static unsigned box_count(const struct runner_options *o)
+{
+	return 2 * o->slots + standbys(o);
+}
+
+static int start_spawner(struct runner *r, struct err *e)
+{
+	AUTO_FREE struct sandbox_bind *binds = NULL;
+	AUTO_FD int filter = -EBADF;
+	struct sandbox_client_options options = {
+		.program = r->o->sandbox,
+		.boxes = box_count(r->o),
+		.uid_base = r->o->uid_base,
+		.rung = r->o->rung,
+	};
+	int code = profile_new(r->languages, &binds, &options.bind_count, e);
+
+	if (code == 0)
+		code = sandbox_seccomp_compile(&filter, e);
+	if (code < 0)
+		return code;
+	options.binds = binds;
+	options.seccomp_fd = filter;
+	code = sandbox_client_new(&options, &r->spawner, e);
+	return code < 0 ? err_wrap(e, code, "could not start the spawner") : 0;
+}
+
+static void describe_isolation(struct runner *r)
+{
+	const struct sandbox_reply_configured *f = sandbox_client_in_force(r->spawner);
+
+	r->isolation = (struct task_isolation){
+		.level = (char *)(uintptr_t) "sandbox",
+		.limits = (char *)(uintptr_t)sandbox_rung_name(f->rung),
+		.namespaces = true,
+		.seccomp = f->has & SANDBOX_HAS_SECCOMP,
+		.landlock = (int)f->landlock_abi,
+		.standby = (char *)(uintptr_t) "sandbox",
+	};
+}
+
+/* Gives up root for good. Nothing to do for who never was. */
+static int drop_privileges(const struct runner_options *o, struct err *e)
+{
+	if (geteuid() == 0) {
+		if (setgroups(0, NULL) < 0 || setresgid(o->gid, o->gid, o->gid) < 0 ||
+		    setresuid(o->uid, o->uid, o->uid) < 0)
+			return err_errno(e, -errno, "could not become user %u", o->uid);
+		if (o->uid != 0 && setuid(0) == 0)
+			return err_set(e, -EPERM, "could not give up root for good");
+	}
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return err_errno(e, -errno, "could not give up gaining privileges");
+	return 0;
+}
+
+/* A program that does not read its input is no reason to die. Only now, since what is ignored stays
+ * ignored in programs that are started. */
+static int ignore_sigpipe(struct err *e)
+{
+	const struct sigaction ignore = {.sa_handler = SIG_IGN};
+
+	if (sigaction(SIGPIPE, &ignore, NULL) < 0)
+		return err_errno(e, -errno, "could not ignore SIGPIPE");
+	return 0;
+}
+
+/* As many descriptors as are allowed; returns how many builds the cache may hold. */
+static size_t raise_descriptors(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return 0;
+	limit.rlim_cur = limit.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+		(void)getrlimit(RLIMIT_NOFILE, &limit);
+	return limit.rlim_cur > DESCRIPTORS_SPARE ? (size_t)limit.rlim_cur - DESCRIPTORS_SPARE : 0;
+}
+
+static int start_boxes(struct runner *r, struct err *e)
+{
+	const struct box_pool_config cfg = {
+		.boxes = box_count(r->o),
+		.standbys = standbys(r->o),
+		.expected = {.cpu_usec = 5000000,
+			     .wall_usec = 15000000,
+			     .memory_bytes = UINT64_C(256) << 20,
+			     .disk_bytes = UINT64_C(64) << 20,
+			     .processes = 64,
+			     .open_files = 256},
+		.lost = on_spawner_lost,
+		.ctx = r,
+	};
+
+	return box_pool_new(&r->loop, r->spawner, &cfg, &r->boxes, e);
+}
+
+static int start_parts(struct runner *r, struct err *e)
+{
+	int code = defer_new(&r->loop, &r->defer);
+
+	if (code < 0)
+		return err_set(e, code, "out of memory");
+	r->cache = cache_new(r->o->cache_bytes, raise_descriptors());
+	if (!r->cache)
+		return err_set(e, -ENOMEM, "out of memory");
+	code = start_boxes(r, e);
+	if (code == 0)
+		code = probe_new(&r->loop, r->languages, on_probed, r, &r->probe, e);
+	if (code < 0)
+		return code;
+	r->env = (struct execution_env){
+		.loop = &r->loop,
+		.boxes = r->boxes,
+		.cache = r->cache,
+		.languages = r->languages,
+		.probe = r->probe,
+		.share_cache = r->o->share_cache,
+	};
+	return 0;
+}
+
+static void start_handles(struct runner *r)
+{
+	static const int signals[ARRAY_SIZE(r->signals)] = {SIGTERM, SIGINT};
+
+	(void)uv_timer_init(&r->loop, &r->heartbeat);
+	(void)uv_timer_init(&r->loop, &r->flush);
+	r->heartbeat.data = r->flush.data = r;
+	for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
+		(void)uv_signal_init(&r->loop, &r->signals[i]);
+		r->signals[i].data = r;
+		(void)uv_signal_start(&r->signals[i], on_signal, signals[i]);
+	}
+}
+
+static int run_loop(struct runner *r, struct err *e)
+{
+	int code = uv_loop_init(&r->loop);
+
+	if (code < 0)
+		return err_errno(e, code, "could not make an event loop");
+	start_handles(r);
+	code = start_parts(r, e);
+	if (code < 0)
+		stop_now(r);
+	(void)uv_run(&r->loop, UV_RUN_DEFAULT);
+	(void)uv_loop_close(&r->loop);
+	cache_free(r->cache);
+	return code;
+}
+
+int runner_run(const struct runner_options *o, enum runner_exit *ret_exit, struct err *e)
+{
+	struct runner r = {.o = o, .connection_fd = o->connection_fd};
+	int code = language_registry_load(o->languages, &r.languages, e);
+
+	if (code == 0)
+		code = start_spawner(&r, e);
+	if (code == 0)
+		code = walls_check(sandbox_client_in_force(r.spawner), o->walls, e);
+	if (code == 0)
+		code = drop_privileges(o, e);
+	if (code == 0)
+		code = ignore_sigpipe(e);
+	if (code == 0) {
+		describe_isolation(&r);
+		code = run_loop(&r, e);
+	}
+	sandbox_client_free(r.spawner);
+	language_registry_free(r.languages);
+	cleanup_close(&r.connection_fd);
+	if (code < 0)
+		return code;
+	*ret_exit = r.exit_code;
+	return 0;
+}
