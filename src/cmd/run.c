@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/cleanup.h"
+#include "cmd/cmd.h"
+#include "cmd/outcome.h"
+#include "cmd/submission.h"
+#include "json/reader.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { FIRST_WAIT_S = 1, TEXT_MAX = 64 * 1024 * 1024 };
+
+const char cmd_run_usage[] =
+	"usage: kiln run [OPTIONS] FILE [ARGUMENTS...]\n\n"
+	"Runs FILE on the server and waits. Its output becomes ours byte for byte, and so does "
+	"its\n"
+	"exit status. Our standard input is passed on when it is no terminal. What stands behind "
+	"FILE\n"
+	"are arguments of the program. FILE - is source from the standard input.\n\n" //
+	SUBMISSION_USAGE "  --json              print the result as JSON instead\n"   //
+	CLIENT_USAGE "\n"
+	"exit status: that of the program, 128 + N after signal N, 124 time limit, 137 memory "
+	"limit,\n"
+	"153 output limit, 65 does not compile, 64 wrong use or refused, 69 no server, 70 Kiln "
+	"could\n"
+	"not run it, 75 cancelled or expired.\n";
+
+const char cmd_submit_usage[] = "usage: kiln submit [OPTIONS] FILE [ARGUMENTS...]\n\n"
+				"Submits FILE and prints the id of the task at once; `kiln result "
+				"ID` shows what came of it.\n\n"		  //
+	SUBMISSION_USAGE "  --json              print the answer of the server\n" //
+	CLIENT_USAGE;
+
+struct request {
+	struct submission submission;
+	struct client_options client;
+	bool json;
+	const char *path;
+	char **args;
+	size_t n_args;
+};
+
+static int parse(int argc, char **argv, struct request *q, struct err *e)
+{
+	const struct option_row rows[] = {
+		SUBMISSION_OPTION_ROWS(&q->submission),
+		CLIENT_OPTION_ROWS(&q->client),
+		{.name = "json", .flag = &q->json},
+	};
+	int n = options_parse(argc, argv, rows, ARRAY_SIZE(rows), OPTIONS_FIRST, e);
+
+	if (n < 0)
+		return n;
+	if (n < 1)
+		return err_set(e, -EINVAL, "usage: kiln %s [OPTIONS] FILE [ARGUMENTS...]", argv[0]);
+	q->path = argv[1];
+	q->args = argv + 2;
+	q->n_args = (size_t)n - 1;
+	q->submission.stdin_passed = !isatty(STDIN_FILENO);
+	return 0;
+}
+
+/* Submits what the command line says; the answer's text goes to text. */
+static int submit(int argc, char **argv, struct request *q, int wait_s, struct client **ret_client,
+		  json_t **ret_task, struct buf *text, struct err *e)
+{
+	AUTO_FREE char *json = NULL;
+	int r = parse(argc, argv, q, e);
+
+	if (r >= 0)
+		r = client_new(&q->client, ret_client, e);
+	if (r >= 0)
+		r = submission_make(&q->submission, *ret_client, q->path, q->args, q->n_args, &json,
+				    e);
+	return r < 0 ? r : submission_send(*ret_client, json, wait_s, ret_task, text, e);
+}
+
+static int finish_run(const struct request *q, const json_t *task, const struct buf *text)
+{
+	struct err e;
+
+	if (q->json) {
+		(void)printf("%s\n", text->data);
+		return outcome_exit_status(task);
+	}
+	if (outcome_print(task, &e) < 0)
+		return cmd_fail(EXIT_FAILED, &e);
+	return outcome_exit_status(task);
+}
+
+int cmd_run(int argc, char **argv)
+{
+	AUTO(client_free) struct client *client = NULL;
+	AUTO(json_cleanup) json_t *task = NULL;
+	struct request q = {0};
+	struct buf text;
+	struct err e = {""};
+	int r;
+
+	buf_init(&text, TEXT_MAX);
+	r = submit(argc, argv, &q, FIRST_WAIT_S, &client, &task, &text, &e);
+	if (r >= 0)
+		r = outcome_wait(client, &task, &text, -1, &e);
+	r = r < 0 ? cmd_fail(client_exit_status(r), &e) : finish_run(&q, task, &text);
+	buf_fini(&text);
+	return r;
+}
+
+int cmd_submit(int argc, char **argv)
+{
+	AUTO(client_free) struct client *client = NULL;
+	AUTO(json_cleanup) json_t *task = NULL;
+	struct request q = {0};
+	struct buf text;
+	struct err e = {""};
+	int r;
+
+	buf_init(&text, TEXT_MAX);
+	r = submit(argc, argv, &q, 0, &client, &task, &text, &e);
+	if (r < 0)
+		r = cmd_fail(client_exit_status(r), &e);
+	else
+		r = printf("%s\n", q.json ? text.data : outcome_text(task, "task_id")) < 0;
+	buf_fini(&text);
+	return r;
+}
