@@ -408,12 +408,15 @@ static void wait_and_serve(struct spawner *s)
 
 static void reset_process(int control_fd)
 {
-	const struct sigaction dfl = {.sa_handler = SIG_DFL}, ign = {.sa_handler = SIG_IGN};
+	const struct sigaction ign = {.sa_handler = SIG_IGN};
+	const struct {
+		uint64_t handler, flags, restorer, mask;
+	} dfl = {0}; /* the kernel's own struct: libc keeps two signals to itself */
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	sigset_t none;
 
 	for (int sig = 1; sig < NSIG; sig++)
-		(void)sigaction(sig, &dfl, NULL);
+		(void)syscall(SYS_rt_sigaction, sig, &dfl, NULL, sizeof(uint64_t));
 	(void)sigemptyset(&none);
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 	/* A terminal's keys reach the whole group; it is the runner who decides. */

@@ -1,0 +1,582 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Drives `kiln-sandbox run` with payloads that each try one attack, and checks what they managed.
+
+    test_sandbox.py --sandbox PATH --payload PATH [--as root|nobody] [--limits RUNG] [NAME...]
+
+Every test runs on the given rung of the limits ladder, as root or as an ordinary user. Output is TAP.
+"""
+
+import argparse
+import ctypes
+import glob
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+
+OPTIONS = None
+NOBODY = 65534
+TESTS = []
+
+
+class Skip(Exception):
+    pass
+
+
+def test(function):
+    TESTS.append(function)
+    return function
+
+
+def command(*args, **named):
+    """The argument vector of one run. named: cpu="1s" becomes --cpu 1s."""
+    argv = [OPTIONS.sandbox, "run", "--limits", OPTIONS.limits]
+    for key, value in named.items():
+        for v in value if isinstance(value, list) else [value]:
+            argv += ["--" + key.replace("_", "-")] + ([] if v is True else [v])
+    return argv + ["--put", OPTIONS.payload, "--", *args]
+
+
+def as_user():
+    if OPTIONS.user == "nobody" and os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+
+
+class Result:
+    def __init__(self, out, report, code, seconds):
+        self.out, self.report, self.code, self.seconds = out, report, code, seconds
+
+    def lines(self):
+        """The payload's "what: result" lines."""
+        return dict(line.rsplit(": ", 1) for line in self.out.splitlines() if ": " in line)
+
+    def __repr__(self):
+        return f"code {self.code}, {self.seconds:.3f} s, {self.report}\n{self.out}"
+
+
+def run_any(*args, stdin=None, **named):
+    with tempfile.TemporaryDirectory(dir=OPTIONS.scratch) as folder:
+        os.chmod(folder, 0o777)
+        report = os.path.join(folder, "report")
+        start = time.monotonic()
+        done = subprocess.run(command(*args, report=report, **named), preexec_fn=as_user,
+                              stdin=stdin or subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, timeout=60, check=False)
+        seconds = time.monotonic() - start
+        out = done.stdout.decode(errors="replace")
+        if not os.path.exists(report):
+            raise AssertionError(f"no report, code {done.returncode}: {out}")
+        with open(report, encoding="utf-8") as f:
+            return Result(out, json.load(f), done.returncode, seconds)
+
+
+def run(name, *args, **named):
+    return run_any("./payload", name, *args, **named)
+
+
+def limited(result, limit, code):
+    assert result.report["outcome"] == "limited" and result.report["limit"] == limit, result
+    assert result.code == code, result
+
+
+def rung():
+    return run("exit_3").report["limits"]
+
+
+def within(value, low, high, what):
+    assert low <= value <= high, f"{what} is {value}, not in [{low}, {high}]"
+
+
+# What a program did is told as it was.
+
+@test
+def exit_code_is_reported():
+    r = run("exit_3")
+    assert r.code == 3 and r.report["outcome"] == "exited" and r.report["code"] == 3, r
+
+
+@test
+def exit_127_is_the_programs_own():
+    r = run_any("/bin/sh", "-c", "exit 127")
+    assert r.report["outcome"] == "exited" and r.report["code"] == 127, r
+
+
+@test
+def signal_is_reported():
+    for name in ("signal", "segfault"):
+        r = run(name)
+        assert r.report["outcome"] == "signalled" and r.report["signal"] == signal.SIGSEGV, r
+        assert r.code == 128 + signal.SIGSEGV, r
+
+
+@test
+def own_sigkill_is_no_limit():
+    r = run_any("/bin/sh", "-c", "kill -9 $$")
+    assert r.report["outcome"] == "signalled" and r.report["signal"] == 9, r
+
+
+@test
+def missing_program_is_not_executable():
+    for program in ("./nothing", "nothing-like-this", "/etc/passwd", "/box"):
+        r = run_any(program)
+        assert r.report["outcome"] == "not_executable" and r.code == 126, r
+
+
+@test
+def stdin_reaches_the_program():
+    with open("/etc/hostname", "rb") as f:
+        expected = f.read().decode()
+    with open("/etc/hostname", "rb") as f:
+        r = run_any("/bin/cat", stdin=f)
+    assert r.out == expected, r
+
+
+@test
+def arguments_pass_unchanged():
+    words = ["a b", "", "\\", "'\"$(id)`id`", "new\nline", "-n", "x" * 100000]
+    r = run_any("/usr/bin/python3", "-c", "import sys; print(repr(sys.argv[1:]))", *words)
+    assert r.out.strip() == repr(words), r
+
+
+@test
+def too_many_arguments_are_not_executable():
+    r = run_any("/bin/echo", *["x" * 120000] * 8, stack="512KiB")
+    assert r.report["outcome"] == "not_executable", r.report
+
+
+# Time.
+
+@test
+def cpu_limit_stops_a_loop():
+    for name in ("burn", "burn_threads", "burn_ignored"):
+        r = run(name, cpu="300ms")
+        limited(r, "cpu", 124)
+        within(r.report["cpu_usec"], 290000, 340000, f"CPU time of {name}")
+
+
+@test
+def cpu_limit_counts_children():
+    r = run("burn_children", cpu="300ms")
+    limited(r, "cpu", 124)
+    within(r.report["cpu_usec"], 270000, 340000, "CPU time")
+
+
+@test
+def wall_limit_stops_sleepers_and_the_stopped():
+    for name in ("sleep", "stop"):
+        r = run(name, wall="300ms")
+        limited(r, "wall", 124)
+        within(r.report["wall_usec"], 299000, 320000, f"wall time of {name}")
+
+
+# Memory.
+
+@test
+def memory_limit_stops_a_heap():
+    r = run("heap", memory="48MiB", disk="1MiB")
+    limited(r, "memory", 125)
+    if r.report["memory_peak_bytes"] >= 0:
+        within(r.report["memory_peak_bytes"], 40 << 20, 49 << 20, "peak")
+
+
+@test
+def memory_limit_counts_children():
+    r = run("heap_child", memory="48MiB", disk="1MiB", wall="10s")
+    limited(r, "memory", 125)
+    assert r.report["wall_usec"] < 5000000, r
+
+
+@test
+def memory_limit_counts_shared_memory():
+    if rung() == "rlimit":
+        raise Skip("the rlimit rung does not see shared memory")
+    limited(run("heap_shared", memory="48MiB", disk="1MiB"), "memory", 125)
+
+
+@test
+def memory_below_the_limit_is_fine():
+    r = run_any("/usr/bin/python3", "-c", "x = b'a' * (40 << 20)", memory="128MiB")
+    assert r.code == 0, r
+
+
+@test
+def tmpfs_counts_as_memory():
+    if rung() == "rlimit":
+        raise Skip("the rlimit rung bounds files by the disk limit alone")
+    limited(run("disk", memory="32MiB", disk="32MiB", file="32MiB"), "memory", 125)
+
+
+# Processes, files.
+
+@test
+def fork_bomb_meets_the_limit():
+    r = run("fork_bomb", processes="20")
+    assert r.lines()["fork"] == "EAGAIN" and int(r.lines()["children"]) == 19, r
+
+
+@test
+def wild_fork_bomb_dies_within_its_limits():
+    r = run("wild_fork_bomb", processes="32", cpu="500ms", wall="2s")
+    assert r.report["outcome"] == "limited" and r.report["limit"] in ("cpu", "wall"), r
+    assert r.seconds < 5, r
+
+
+@test
+def thread_bomb_meets_the_limit():
+    r = run("thread_bomb", processes="20")
+    assert int(r.lines()["threads"]) == 19, r
+
+
+@test
+def disk_is_one_bound_for_all_folders():
+    r = run("disk", disk="4MiB")
+    total = sum(int(line.split()[1]) for line in r.out.splitlines() if line.startswith("wrote"))
+    assert "ENOSPC" in r.out, r
+    within(total, 2500, 4096, "KiB written")
+
+
+@test
+def file_size_is_bounded():
+    r = run("file_size", disk="4MiB", file="1MiB")
+    assert r.report["outcome"] == "signalled" and r.report["signal"] == signal.SIGXFSZ, r
+
+
+@test
+def inodes_are_bounded():
+    r = run("inodes", inodes="50")
+    assert r.lines()["mknod"] == "ENOSPC" and 45 <= int(r.lines()["files"]) <= 50, r
+
+
+@test
+def rlimits_are_set():
+    r = run("limits", open_files="99", stack="2MiB")
+    assert dict(line.split() for line in r.out.splitlines()) == {
+        "core": "0", "nofile": "99", "stack": str(2 << 20), "fsize": str(64 << 20),
+        "memlock": "0", "as": "-1"}, r
+
+
+# Walls.
+
+@test
+def network_is_out_of_reach():
+    lines = run("network").lines()
+    assert lines.pop("netlink route") == "ok", lines
+    assert lines.pop("connect") == "ENETUNREACH", lines
+    assert set(lines.values()) <= {"EPERM", "EAFNOSUPPORT", "EPROTONOSUPPORT"}, lines
+
+
+@test
+def host_files_are_invisible():
+    lines = run("files").lines()
+    allowed = {k for k, v in lines.items() if v == "ok"}
+    assert allowed == {"write /box/x", "write /tmp/x", "write /dev/shm/x"}, lines
+
+
+@test
+def identity_has_nothing():
+    r = run("identity")
+    lines = dict(line.split(":", 1) for line in r.out.splitlines() if ":" in line)
+    for cap in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(lines[cap], 16) == 0, r
+    assert lines["NoNewPrivs"].strip() == "1" and lines["Seccomp"].strip() == "2", r
+    assert int(lines["SigIgn"], 16) == 0 and int(lines["SigBlk"], 16) == 0, r
+    assert "uid 1000 gid 1000" in r.out and lines["setuid"].strip() in ("EPERM", "EINVAL"), r
+    maps = [line.split()[1:] for line in r.out.splitlines() if line.startswith("map")]
+    assert all(int(outside) != 0 for _, outside, _ in maps), r
+    assert len(maps) == (2 if r.report["two_ids"] else 1), r
+
+
+@test
+def mounts_and_namespaces_are_denied():
+    lines = run("mounts").lines()
+    assert lines and set(lines.values()) <= {"EPERM", "ENOSYS", "EACCES"}, lines
+
+
+@test
+def dangerous_calls_are_denied():
+    lines = run("denied").lines()
+    assert len(lines) == 20 and set(lines.values()) <= {"EPERM", "ENOSYS", "EAFNOSUPPORT"}, lines
+    for name in ("keyctl", "io_uring_setup", "newer", "minus one"):
+        assert lines[name] == "ENOSYS", lines
+
+
+@test
+def foreign_abis_are_killed():
+    if os.uname().machine != "x86_64":
+        raise Skip("only x86-64 has other ABIs")
+    for name in ("i386", "x32"):
+        r = run(name)
+        assert r.report["outcome"] == "signalled" and r.report["signal"] == signal.SIGSYS, r
+
+
+@test
+def proc_shows_only_the_box():
+    r = run_any("/bin/sh", "-c", "echo /proc/[0-9]*")
+    assert [int(os.path.basename(p)) for p in r.out.split()] == [1, 2], r
+
+
+@test
+def only_standard_streams_are_open():
+    assert run("fds").out.split("\n")[:-1] == ["fd 0", "fd 1", "fd 2"]
+
+
+@test
+def init_cannot_be_killed():
+    r = run("kill_all")
+    assert r.code == 0 and "alive" in r.out, r
+    assert r.lines()["kill -1"] == "ESRCH" or not r.report["two_ids"], r
+
+
+@test
+def orphans_end_with_the_program():
+    r = run("orphan", wall="10s")
+    assert r.out == "main done\n" and r.code == 0, r
+    assert r.seconds < 5, r
+
+
+@test
+def boxes_do_not_see_each_other():
+    found = {}
+    script = ("echo secret > /tmp/mine; echo secret > /dev/shm/mine; sleep 0.5;"
+              "ls /tmp /dev/shm /box; echo /proc/[0-9]*")
+
+    def one(n):
+        found[n] = run_any("/bin/sh", "-c", script.replace("mine", f"mine{n}"),
+                           uid_base=str(1800000000 + 100 * n))
+
+    if OPTIONS.user == "nobody":
+        script_one, one = one, lambda n: found.__setitem__(
+            n, run_any("/bin/sh", "-c", script.replace("mine", f"mine{n}")))
+    threads = [threading.Thread(target=one, args=(n,)) for n in (1, 2)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert "mine1" in found[1].out and "mine2" not in found[1].out, found[1]
+    assert "mine2" in found[2].out and "mine1" not in found[2].out, found[2]
+    for n in (1, 2):
+        assert found[n].out.splitlines()[-1] == "/proc/1 /proc/2", found[n]
+
+
+@test
+def hosts_sees_the_task_under_an_id_of_its_own():
+    p = subprocess.Popen(command("./payload", "sleep", wall="5s", quiet=True),
+                         preexec_fn=as_user)
+    try:
+        task = None
+        for _ in range(200):
+            time.sleep(0.01)
+            task = next((pid for pid in descendants(p.pid)
+                         if cmdline(pid).startswith("./payload")), None)
+            if task:
+                break
+        with open(f"/proc/{task}/status", encoding="utf-8") as f:
+            uids = next(line for line in f if line.startswith("Uid:")).split()[1:]
+        assert len(set(uids)) == 1 and int(uids[0]) != 0, uids
+        assert (int(uids[0]) == NOBODY) == (OPTIONS.user == "nobody"), uids
+    finally:
+        p.kill()
+        p.wait()
+    deadline = time.monotonic() + 5
+    while alive(task) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not alive(task), "the task outlived its runner"
+
+
+def cmdline(pid):
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as f:
+            return f.read().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def descendants(pid):
+    found = []
+    for path in glob.glob(f"/proc/{pid}/task/*/children"):
+        try:
+            with open(path, encoding="ascii") as f:
+                for child in f.read().split():
+                    found += [int(child), *descendants(child)]
+        except OSError:
+            pass
+    return found
+
+
+# Files out.
+
+@test
+def collected_files_are_only_what_they_should_be():
+    with tempfile.TemporaryDirectory(dir=OPTIONS.scratch) as folder:
+        os.chmod(folder, 0o777)
+        start = time.monotonic()
+        r = run("traps", collect=["*.out"], collect_to=folder, collect_bytes="1MiB",
+                disk="8MiB")
+        assert r.code == 0 and time.monotonic() - start < 5, r
+        names = sorted(os.path.relpath(os.path.join(d, f), folder)
+                       for d, _, files in os.walk(folder) for f in files)
+        assert names == ["fine.out", "sub/deep.out"], (names, r)
+        assert r.report["collect_error"], r
+        assert os.stat(os.path.join(folder, "fine.out")).st_mode & 0o7000 == 0
+        with open(os.path.join(folder, "fine.out"), encoding="ascii") as f:
+            assert f.read() == "fine"
+
+
+@test
+def collected_binary_runs_elsewhere():
+    with tempfile.TemporaryDirectory(dir=OPTIONS.scratch) as folder:
+        os.chmod(folder, 0o777)
+        r = run_any("/bin/cp", "payload", "copy", collect="copy", collect_to=folder)
+        assert r.code == 0 and r.report["collected"] == 1, r
+        done = subprocess.run([os.path.join(folder, "copy"), "exit_3"], check=False)
+        assert done.returncode == 3, done
+
+
+@test
+def failed_program_gives_no_files():
+    with tempfile.TemporaryDirectory(dir=OPTIONS.scratch) as folder:
+        os.chmod(folder, 0o777)
+        r = run_any("/bin/sh", "-c", "echo x > a.out; exit 1", collect="*", collect_to=folder)
+        assert r.code == 1 and r.report["collected"] == 0 and os.listdir(folder) == [], r
+
+
+# What is left.
+
+def census():
+    """What is there of ours: groups whose spawner is dead, mounts, and processes, orphans included,
+    since this process adopts them. Others may be running sandboxes at the same time."""
+    stale = [g for g in glob.iglob("/sys/fs/cgroup/**/kiln-sandbox.*", recursive=True)
+             if not os.path.exists("/proc/" + g.split(".")[-2])]
+    with open("/proc/self/mounts", encoding="utf-8") as f:
+        mounts = len(f.readlines())
+    return {"groups": len(stale), "mounts": mounts, "processes": len(descendants(os.getpid()))}
+
+
+@test
+def nothing_is_left_after_many_runs():
+    before = census()
+    r = run("orphan", repeat="200", collect="nothing", processes="16")
+    assert r.code == 0 and r.out.count("main done") == 200, r
+    r = run("use_loopback", repeat="20")
+    assert r.code == 0 and r.out == "send: ok\n" * 20, r
+    p = subprocess.Popen(command("./payload", "sleep", quiet=True), preexec_fn=as_user)
+    time.sleep(0.3)
+    left = descendants(p.pid)
+    p.kill()
+    p.wait()
+    for pid in left[:1]:
+        os.waitpid(pid, 0)
+    deadline = time.monotonic() + 5
+    while census() != before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert census() == before, (before, census())
+
+
+@test
+def killed_spawner_leaves_nothing_for_long():
+    p = subprocess.Popen(command("./payload", "sleep", quiet=True), preexec_fn=as_user,
+                         stderr=subprocess.DEVNULL)
+    time.sleep(0.3)
+    inside = descendants(p.pid)
+    spawner = next(pid for pid in inside if "serve" in cmdline(pid))
+    os.kill(spawner, signal.SIGKILL)
+    assert p.wait(timeout=5) == 127
+    deadline = time.monotonic() + 5
+    while any(alive(pid) for pid in inside) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not any(alive(pid) for pid in inside), "tasks outlived the spawner"
+    for pid in inside:
+        try:
+            os.waitpid(pid, 0)
+        except ChildProcessError:
+            pass
+    run("exit_3")  # the next one removes its groups
+    assert census()["groups"] == 0, census()
+
+
+@test
+def network_namespace_with_a_trace_is_not_used_again():
+    argv = ["/bin/sh", "-c", "readlink /proc/self/ns/net; cat /proc/net/snmp | md5sum"]
+    clean = run_any(*argv, repeat="3").out.split("\n")
+    assert clean[0] == clean[2] == clean[4], "a clean namespace was not used again"
+    assert clean[1] == clean[3] == clean[5], clean
+    argv[2] += "; ./payload use_loopback"
+    used = run_any(*argv, repeat="3").out.split("\n")
+    assert len({used[0], used[3], used[6]}) == 3, used
+    assert used[1] == used[4] == used[7] == clean[1], used
+
+
+@test
+def a_signal_ends_the_run():
+    p = subprocess.Popen(command("./payload", "sleep"), preexec_fn=as_user,
+                         stderr=subprocess.PIPE)
+    time.sleep(0.3)
+    p.terminate()
+    _, err = p.communicate(timeout=5)
+    assert json.loads(err)["limit"] == "requested" and p.returncode == 125, (p.returncode, err)
+
+
+def check_one(function):
+    try:
+        function()
+        return "ok", ""
+    except Skip as e:
+        return "ok", f" # SKIP {e}"
+    except Exception:
+        for line in traceback.format_exc().splitlines():
+            print("#", line)
+        return "not ok", ""
+
+
+def main():
+    global OPTIONS
+    p = argparse.ArgumentParser()
+    p.add_argument("--sandbox", required=True)
+    p.add_argument("--payload", required=True)
+    p.add_argument("--as", dest="user", choices=("root", "nobody"), default="root")
+    p.add_argument("--limits", default="auto")
+    p.add_argument("names", nargs="*")
+    OPTIONS = p.parse_args()
+    # PR_SET_CHILD_SUBREAPER: what a spawner leaves behind becomes a child of ours.
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+    chosen = [t for t in TESTS if not OPTIONS.names or t.__name__ in OPTIONS.names]
+    if OPTIONS.user == "root" and os.geteuid() != 0:
+        print("1..0 # SKIP needs root")
+        return 0
+    # Where an ordinary user can read and execute them, whatever the build directory allows.
+    OPTIONS.scratch = tempfile.mkdtemp(prefix="kiln-sandbox-test-")
+    os.chmod(OPTIONS.scratch, 0o777)
+    for which in ("sandbox", "payload"):
+        copy = os.path.join(OPTIONS.scratch, {"sandbox": "kiln-sandbox"}.get(which, which))
+        shutil.copy(getattr(OPTIONS, which), copy)
+        os.chmod(copy, 0o755)
+        setattr(OPTIONS, which, copy)
+    print(f"1..{len(chosen)}")
+    bad = 0
+    for number, function in enumerate(chosen, 1):
+        word, note = check_one(function)
+        bad += word != "ok"
+        print(f"{word} {number} - {function.__name__}{note}", flush=True)
+    shutil.rmtree(OPTIONS.scratch, ignore_errors=True)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
