@@ -358,7 +358,7 @@ size_t str_distance(const char *a, const char *b)
 const char *str_nearest(const char *text, const char *const *words, size_t n)
 {
 	size_t len = strlen(text);
-	size_t best = 1 + len / 3;
+	size_t best = 1 + (len + 2) / 3;
 	const char *near = NULL;
 
 	for (size_t i = 0; i < n; i++) {
