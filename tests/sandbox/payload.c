@@ -424,7 +424,7 @@ static void try_traps(void)
 	fd = open("fine.out", O_WRONLY | O_CREAT, 04755);
 	say("write", write(fd, "fine", 4));
 	fd = open("big.out", O_WRONLY | O_CREAT, 0644);
-	say("truncate", ftruncate(fd, 1 << 30));
+	say("truncate", ftruncate(fd, 4 << 20));
 }
 
 static void try_signal(void)
