@@ -52,6 +52,7 @@ static int give_data_dir(const char *path, uid_t uid, gid_t gid, struct err *e)
 	AUTO_FD int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	const struct dirent *entry;
 	DIR *dir;
+	int r = 0;
 
 	if (fd < 0)
 		return err_errno(e, -errno, "could not open the folder \"%s\"", path);
@@ -65,10 +66,12 @@ static int give_data_dir(const char *path, uid_t uid, gid_t gid, struct err *e)
 	while ((entry = readdir(dir))) {
 		if (!str_has_prefix(entry->d_name, "kiln.db"))
 			continue;
-		(void)fchownat(dirfd(dir), entry->d_name, uid, gid, AT_SYMLINK_NOFOLLOW);
+		if (fchownat(dirfd(dir), entry->d_name, uid, gid, AT_SYMLINK_NOFOLLOW) < 0)
+			r = err_errno(e, -errno, "could not give \"%s/%s\" to user %u", path,
+				      entry->d_name, (unsigned)uid);
 	}
 	(void)closedir(dir);
-	return 0;
+	return r;
 }
 
 static int prepare_data_dir(const struct config *cfg, uid_t uid, gid_t gid, struct err *e)
