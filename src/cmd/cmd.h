@@ -20,8 +20,7 @@ enum {
 	EXIT_KILN_FAILED = 70,	 /* EX_SOFTWARE: Kiln could not run the task */
 	EXIT_NOT_RUN = 75,	 /* EX_TEMPFAIL: cancelled, or expired in the queue */
 	EXIT_TIME_LIMIT = 124,	 /* as timeout(1) */
-	EXIT_MEMORY_LIMIT = 137, /* as after the kernel's out-of-memory killer */
-	EXIT_OUTPUT_LIMIT = 153, /* as after SIGXFSZ */
+	EXIT_OTHER_LIMIT = 125,	 /* memory or output; as `kiln-sandbox run` */
 };
 
 struct command {

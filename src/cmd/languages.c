@@ -12,21 +12,19 @@
 
 enum { TEXT_MAX = 16 * 1024 * 1024, CELL_MAX = 128 };
 
-const char
-	cmd_languages_usage[] =
-		"usage: kiln languages [OPTIONS]\n"
-		"       kiln languages check [OPTIONS] [NAME...]\n\n"
-		"Lists the languages of the server, or runs the check programs of the language "
-		"files (all, or\n"
-		"those named) in real sandboxes: hello, input, exit code, compile error, limits "
-		"and more. The\n"
-		"check starts a server of its own on this machine unless one is named.\n\n"
-		"  --json              print what the server says\n"
-		"  --languages DIR     check: the language files, instead of those of this "
-		"installation\n" //
-	CLIENT_USAGE "\n"
-		"exit status of the check: 0 where every program did what its file promises, else "
-		"1.\n";
+const char cmd_languages_usage[] =
+	"usage: kiln languages [OPTIONS]\n"
+	"       kiln languages check [OPTIONS] [NAME...]\n\n"
+	"Lists the languages of the server, or runs the check programs of the language "
+	"files (all, or\n"
+	"those named) in real sandboxes: hello, input, exit code, compile error, limits "
+	"and more. The\n"
+	"check starts a server of its own on this machine unless one is named.\n\n"
+	"  --json              print what the server says\n"
+	"  --languages DIR     check: the language files, instead of those of this "
+	"installation\n" CLIENT_USAGE "\n"
+	"exit status of the check: 0 where every program did what its file promises, else "
+	"1.\n";
 
 static void join(const json_t *words, char cell[static CELL_MAX])
 {

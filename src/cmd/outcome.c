@@ -207,8 +207,8 @@ int outcome_exit_status(const json_t *task)
 	} statuses[] = {
 		{"compile_error", EXIT_COMPILE_ERROR},
 		{"time_limit", EXIT_TIME_LIMIT},
-		{"memory_limit", EXIT_MEMORY_LIMIT},
-		{"output_limit", EXIT_OUTPUT_LIMIT},
+		{"memory_limit", EXIT_OTHER_LIMIT},
+		{"output_limit", EXIT_OTHER_LIMIT},
 	};
 	const char *outcome = outcome_text(task, "outcome");
 

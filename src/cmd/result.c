@@ -15,14 +15,13 @@ const char cmd_result_usage[] =
 	"usage: kiln result [OPTIONS] ID\n\n"
 	"Shows a task: its output when it is final, its state before.\n\n"
 	"  --wait SECONDS      wait for the end of the task, at most so long\n"
-	"  --json              print the result as JSON instead\n" //
-	CLIENT_USAGE "\n"
+	"  --json              print the result as JSON instead\n" CLIENT_USAGE "\n"
 	"exit status: 0 whatever the program's outcome was; 75 where the task is not final yet.\n";
 
-const char cmd_cancel_usage[] = "usage: kiln cancel [OPTIONS] ID\n\n"
-				"Cancels a task: at once where it waits, soon where it runs.\n\n"
-				"  --json              print the answer of the server\n" //
-	CLIENT_USAGE;
+const char cmd_cancel_usage[] =
+	"usage: kiln cancel [OPTIONS] ID\n\n"
+	"Cancels a task: at once where it waits, soon where it runs.\n\n"
+	"  --json              print the answer of the server\n" CLIENT_USAGE;
 
 struct request {
 	struct client_options client;

@@ -14,24 +14,20 @@ enum { FIRST_WAIT_S = 1, TEXT_MAX = 64 * 1024 * 1024 };
 
 const char cmd_run_usage[] =
 	"usage: kiln run [OPTIONS] FILE [ARGUMENTS...]\n\n"
-	"Runs FILE on the server and waits. Its output becomes ours byte for byte, and so does "
-	"its\n"
-	"exit status. Our standard input is passed on when it is no terminal. What stands behind "
-	"FILE\n"
-	"are arguments of the program. FILE - is source from the standard input.\n\n" //
-	SUBMISSION_USAGE "  --json              print the result as JSON instead\n"   //
-	CLIENT_USAGE "\n"
-	"exit status: that of the program, 128 + N after signal N, 124 time limit, 137 memory "
-	"limit,\n"
-	"153 output limit, 65 does not compile, 64 wrong use or refused, 69 no server, 70 Kiln "
-	"could\n"
-	"not run it, 75 cancelled or expired.\n";
+	"Runs FILE on the server and waits. Its output becomes ours byte for byte, and so\n"
+	"does its exit status. Our standard input is passed on when it is no terminal. What\n"
+	"stands behind FILE are arguments of the program; FILE - is source from our "
+	"input.\n\n" SUBMISSION_USAGE
+	"  --json              print the result as JSON instead\n" CLIENT_USAGE "\n"
+	"exit status: that of the program, 128 + N after signal N, 124 time limit, 125 memory\n"
+	"or output limit, 65 does not compile, 64 wrong use, 1 refused, 69 no server, 70 Kiln\n"
+	"could not run it, 75 cancelled or expired. --json tells one from the other.\n";
 
-const char cmd_submit_usage[] = "usage: kiln submit [OPTIONS] FILE [ARGUMENTS...]\n\n"
-				"Submits FILE and prints the id of the task at once; `kiln result "
-				"ID` shows what came of it.\n\n"		  //
-	SUBMISSION_USAGE "  --json              print the answer of the server\n" //
-	CLIENT_USAGE;
+const char cmd_submit_usage[] =
+	"usage: kiln submit [OPTIONS] FILE [ARGUMENTS...]\n\n"
+	"Submits FILE and prints the id of the task at once; `kiln result ID` shows what came\n"
+	"of it.\n\n" SUBMISSION_USAGE
+	"  --json              print the answer of the server\n" CLIENT_USAGE;
 
 struct request {
 	struct submission submission;
