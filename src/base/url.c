@@ -20,15 +20,17 @@ bool url_scheme_is(const char *url, const char *scheme, const char **ret_rest)
 	return true;
 }
 
-/* Splits "HOST:PORT" or "[HOST]:PORT" into host and port. */
-static int split(const char *text, char *host, size_t size, const char **ret_port)
+/* Splits "HOST:PORT" or "[HOST]:PORT" into host and port; *ret_v6 tells which of them. An IPv6
+ * address without brackets does not say which colon is the port's. */
+static int split(const char *text, char *host, size_t size, const char **ret_port, bool *ret_v6)
 {
 	const char *colon = strrchr(text, ':');
 	const char *start = text, *end = colon;
 
 	if (!colon)
 		return -EINVAL;
-	if (*text == '[') {
+	*ret_v6 = *text == '[';
+	if (*ret_v6) {
 		start = text + 1;
 		end = colon - 1;
 		if (end < start || *end != ']')
@@ -50,19 +52,22 @@ int url_parse_listen(const char *text, struct sockaddr_storage *ret_addr, sockle
 	char host[INET6_ADDRSTRLEN];
 	const char *port_text;
 	uint64_t port = 0;
+	bool is_v6;
 
-	if (split(text, host, sizeof host, &port_text) < 0 ||
+	if (split(text, host, sizeof host, &port_text, &is_v6) < 0 ||
 	    str_to_u64(port_text, 0, UINT16_MAX, &port) < 0)
 		return err_set(e, -EINVAL, "\"%s\" is no ADDRESS:PORT", text);
-	memset(ret_addr, 0, sizeof *ret_addr);
-	if (inet_pton(AF_INET, str_eq(host, "localhost") ? "127.0.0.1" : host, &v4.sin_addr) == 1) {
+	if (!is_v6 &&
+	    inet_pton(AF_INET, str_eq(host, "localhost") ? "127.0.0.1" : host, &v4.sin_addr) == 1) {
 		v4.sin_port = htons((uint16_t)port);
+		memset(ret_addr, 0, sizeof *ret_addr);
 		memcpy(ret_addr, &v4, sizeof v4);
 		*ret_len = sizeof v4;
 		return 0;
 	}
-	if (inet_pton(AF_INET6, host, &v6.sin6_addr) == 1) {
+	if (is_v6 && inet_pton(AF_INET6, host, &v6.sin6_addr) == 1) {
 		v6.sin6_port = htons((uint16_t)port);
+		memset(ret_addr, 0, sizeof *ret_addr);
 		memcpy(ret_addr, &v6, sizeof v6);
 		*ret_len = sizeof v6;
 		return 0;

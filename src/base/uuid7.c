@@ -67,6 +67,7 @@ void uuid_format(const struct uuid *id, char dst[static UUID_TEXT_MAX])
 
 int uuid_parse(const char *text, struct uuid *ret_id)
 {
+	struct uuid id;
 	char hex[32];
 	int k = 0;
 
@@ -80,7 +81,10 @@ int uuid_parse(const char *text, struct uuid *ret_id)
 		}
 		hex[k++] = text[i];
 	}
-	return hex_decode(hex, sizeof hex, ret_id->bytes);
+	if (hex_decode(hex, sizeof hex, id.bytes) < 0)
+		return -EINVAL;
+	*ret_id = id;
+	return 0;
 }
 
 bool uuid_eq(const struct uuid *a, const struct uuid *b)

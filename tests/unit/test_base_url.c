@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/url.h"
+
+#include "base/cleanup.h"
+#include "unit.h"
+
+#include <errno.h>
+#include <string.h>
+
+static void scheme_is_told_with_its_rest(void **state)
+{
+	const char *rest = NULL;
+
+	(void)state;
+	assert_true(url_scheme_is("sqlite:/a/b.db", "sqlite", &rest));
+	assert_string_equal(rest, "/a/b.db");
+	assert_true(url_scheme_is("memory:", "memory", &rest));
+	assert_string_equal(rest, "");
+	assert_true(url_scheme_is("a:b:c", "a", NULL));
+	assert_false(url_scheme_is("sqlite", "sqlite", &rest));
+	assert_false(url_scheme_is("sqlite3:x", "sqlite", &rest));
+	assert_false(url_scheme_is("sql:x", "sqlite", &rest));
+	assert_false(url_scheme_is("SQLITE:x", "sqlite", &rest));
+	assert_false(url_scheme_is("", "sqlite", &rest));
+}
+
+static void listen_addresses_parsed_and_formatted(void **state)
+{
+	static const struct {
+		const char *text, *back;
+		uint16_t port;
+		bool loopback;
+	} cases[] = {
+		{"127.0.0.1:8080", "127.0.0.1:8080", 8080, true},
+		{"127.1.2.3:1", "127.1.2.3:1", 1, true},
+		{"localhost:80", "127.0.0.1:80", 80, true},
+		{"0.0.0.0:0", "0.0.0.0:0", 0, false},
+		{"10.0.0.1:65535", "10.0.0.1:65535", 65535, false},
+		{"128.0.0.1:1", "128.0.0.1:1", 1, false},
+		{"[::1]:8080", "[::1]:8080", 8080, true},
+		{"[::]:8080", "[::]:8080", 8080, false},
+		{"[2001:db8::1]:443", "[2001:db8::1]:443", 443, false},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct sockaddr_storage addr;
+		socklen_t len = 0;
+		struct err e = {""};
+		char text[80];
+
+		if (url_parse_listen(cases[i].text, &addr, &len, &e) < 0)
+			fail_msg("%s", e.msg);
+		assert_true(len > 0 && len <= sizeof addr);
+		url_format_addr(&addr, text, sizeof text);
+		assert_string_equal(text, cases[i].back);
+		assert_int_equal(url_addr_port(&addr), cases[i].port);
+		assert_int_equal(url_is_loopback(&addr), cases[i].loopback);
+	}
+}
+
+static void malformed_listen_addresses_refused(void **state)
+{
+	static const char *const bad[] = {
+		"",
+		":",
+		":8080",
+		"8080",
+		"127.0.0.1",
+		"127.0.0.1:",
+		"127.0.0.1:65536",
+		"127.0.0.1:-1",
+		"127.0.0.1:80 ",
+		"127.0.0.1:http",
+		"127.0.0:80",
+		"256.0.0.1:80",
+		"example.com:80",
+		"[::1]",
+		"[::1]80",
+		"[::1:80",
+		"::1]:80",
+		"::1:80", /* which colon is the port's? */
+		"[]:80",
+		"[:80",
+		"[127.0.0.1]:80",
+		"[::g]:80",
+		"[1111:2222:3333:4444:5555:6666:7777:8888:9999:1111:2222]:80",
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		struct sockaddr_storage addr = {.ss_family = 77};
+		socklen_t len = 5;
+		struct err e = {""};
+
+		if (url_parse_listen(bad[i], &addr, &len, &e) != -EINVAL)
+			fail_msg("\"%s\" was taken", bad[i]);
+		assert_non_null(strstr(e.msg, "\""));
+		/* Outputs are untouched on failure. */
+		assert_int_equal(addr.ss_family, 77);
+		assert_int_equal(len, 5);
+	}
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(scheme_is_told_with_its_rest),
+	cmocka_unit_test(listen_addresses_parsed_and_formatted),
+	cmocka_unit_test(malformed_listen_addresses_refused),
+};
+
+UNIT_MAIN(tests)
