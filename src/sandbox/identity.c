@@ -116,14 +116,22 @@ int identity_enter(struct identity *id, uint32_t uid_base, unsigned int boxes, s
 
 int identity_drop(struct identity *id, struct err *e)
 {
-	int r = caps_bound(needed, caps_last());
+	/* Held back, not in force, until identity_raise_for_cleanup. */
+	const uint64_t spare = caps_effective() & BIT(CAP_DAC_OVERRIDE);
+	int r = caps_bound(needed | spare, caps_last());
 
 	if (r == 0)
-		r = caps_set(needed);
+		r = caps_set(needed, needed | spare);
 	if (r < 0)
 		return err_errno(e, r, "could not drop capabilities");
 	id->capabilities = needed;
+	id->spare = spare;
 	return 0;
+}
+
+void identity_raise_for_cleanup(const struct identity *id)
+{
+	(void)caps_set(id->capabilities | id->spare, id->capabilities | id->spare);
 }
 
 static int write_map(int proc_fd, pid_t pid, const char *which, const char *text)

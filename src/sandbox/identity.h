@@ -18,13 +18,17 @@
 
 struct identity {
 	bool root, two_ids;
-	uint32_t uid_base; /* two ids: of box 0; else the id of the task on the host */
-	uint64_t capabilities;
+	uint32_t uid_base;     /* two ids: of box 0; else the id of the task on the host */
+	uint64_t capabilities; /* in force */
+	uint64_t spare;
 };
 
 /* Decides, and enters the user namespace of an ordinary user. uid_base 0 = choose. */
 int identity_enter(struct identity *id, uint32_t uid_base, unsigned int boxes, struct err *e);
 /* Drops every capability that a spawner does not need. */
 int identity_drop(struct identity *id, struct err *e);
+/* At the very end, for a moment: lets root remove its groups from a hierarchy's top, which the
+ * kernel makes without write permission. */
+void identity_raise_for_cleanup(const struct identity *id);
 /* Writes the maps of a new box: proc_fd is /proc of the host. */
 int identity_map(const struct identity *id, int proc_fd, unsigned int box, pid_t pid);

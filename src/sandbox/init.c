@@ -80,7 +80,7 @@ void inside_become_task(const struct inside_plan *plan)
 	if (plan->two_ids && (setresgid(INSIDE_UID, INSIDE_UID, INSIDE_UID) < 0 ||
 			      setresuid(INSIDE_UID, INSIDE_UID, INSIDE_UID) < 0))
 		inside_fail(SANDBOX_STEP_IDENTITY, errno);
-	if (caps_set(0) < 0)
+	if (caps_set(0, 0) < 0)
 		inside_fail(SANDBOX_STEP_CAPABILITIES, errno);
 }
 
@@ -134,7 +134,7 @@ static void give_up_rights(const struct inside_plan *plan)
 	r = landlock_restrict(plan->landlock_abi);
 	if (r < 0)
 		inside_fail(SANDBOX_STEP_LANDLOCK, -r);
-	r = caps_set(keep);
+	r = caps_set(keep, keep);
 	if (r < 0)
 		inside_fail(SANDBOX_STEP_CAPABILITIES, -r);
 	if (plan->filter_len > 0 && sys_seccomp(SECCOMP_SET_MODE_FILTER, 0, &program) < 0)

@@ -124,8 +124,11 @@ static _Noreturn void end(struct spawner *s)
 		     tries++)
 			(void)nanosleep(&moment, NULL);
 	}
-	if (s->configured)
+	if (s->configured) {
+		if (s->identity.capabilities)
+			identity_raise_for_cleanup(&s->identity);
 		limiter_close(&s->limiter);
+	}
 	_exit(0);
 }
 
