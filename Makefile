@@ -14,8 +14,9 @@ ARGS ?=
 SECONDS_EACH ?= 300
 
 MESON_RELEASE = --buildtype=release
-MESON_ASAN    = --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false
-MESON_FUZZ    = --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false -Dfuzz=true
+MESON_ASAN    = --werror --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false
+MESON_FUZZ    = --werror --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false -Dfuzz=true \
+	-Dc_args=-fsanitize=fuzzer-no-link
 
 .DEFAULT_GOAL := help
 .PHONY: help deps run build build-asan build-fuzz test test-quick test-e2e bench fuzz check \
