@@ -16,6 +16,7 @@ meson                cmd:meson
 ninja-build          cmd:ninja
 pkg-config           cmd:pkg-config
 python3              file:/usr/bin/python3
+python3-yaml         py:yaml
 libuv1-dev           pc:libuv
 libjansson-dev       pc:jansson
 libsqlite3-dev       pc:sqlite3

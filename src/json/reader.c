@@ -47,6 +47,7 @@ static int check_bounds(const char *text, size_t len, const struct json_bounds *
 int json_decode(const char *text, size_t len, const struct json_bounds *bounds, json_t **ret_value,
 		struct err *e)
 {
+	const size_t flags = JSON_REJECT_DUPLICATES | JSON_DECODE_ANY;
 	json_error_t error;
 	json_t *value;
 	int r;
@@ -54,7 +55,11 @@ int json_decode(const char *text, size_t len, const struct json_bounds *bounds, 
 	r = check_bounds(text, len, bounds, e);
 	if (r < 0)
 		return r;
-	value = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+	value = json_loadb(text, len, flags, &error);
+	/* A whole number beyond int64 is no fault of the document: as a real it comes to whoever
+	 * reads the field, who can name it. */
+	if (!value && json_error_code(&error) == json_error_numeric_overflow)
+		value = json_loadb(text, len, flags | JSON_DECODE_INT_AS_REAL, &error);
 	if (value) {
 		*ret_value = value;
 		return 0;

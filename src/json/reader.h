@@ -5,7 +5,7 @@
  * Strict reading of JSON, on jansson.
  *
  * json_decode refuses what a lenient parser lets pass: duplicate names, bytes behind the document,
- * NUL in strings, text that is not UTF-8, numbers outside of int64 or double, and documents that
+ * NUL in strings, text that is not UTF-8, numbers outside of double, and documents that
  * nest deeper or hold more values than the caller allows (a tree takes far more memory than its
  * text, so the bytes alone bound nothing).
  *

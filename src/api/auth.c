@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "api/auth.h"
+
+#include "api/private.h"
+#include "base/clock.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "crypto/digest.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+enum { REFRESH_MS = AUTH_FRESH_MS / 2, KEY_MAX = 256 };
+
+/* Somebody who came while the list was too old. */
+struct pending {
+	struct list link;
+	struct http_request *request;
+};
+
+struct auth {
+	struct api *api;
+	struct store_key_list query;
+	bool reading;
+	int64_t read_us; /* monotonic time of the last answer, 0: none yet */
+	struct store_key *keys;
+	size_t n;
+	struct list pending;
+};
+
+int auth_new(struct api *a, struct auth **ret_auth)
+{
+	struct auth *auth = calloc(1, sizeof *auth);
+
+	if (!auth)
+		return -ENOMEM;
+	auth->api = a;
+	list_init(&auth->pending);
+	*ret_auth = auth;
+	return 0;
+}
+
+void auth_free(struct auth *auth)
+{
+	if (!auth)
+		return;
+	free(auth->keys);
+	free(auth);
+}
+
+static int64_t age_ms(const struct auth *auth)
+{
+	return auth->read_us ? (clock_monotonic_us() - auth->read_us) / 1000 : INT64_MAX;
+}
+
+/* Every key is looked at, whichever fits: how long it takes tells nothing. */
+static const struct store_key *find_key(const struct auth *auth, const char *text, size_t len)
+{
+	const struct store_key *found = NULL;
+	uint8_t hash[DIGEST_SIZE];
+
+	if (digest_bytes(text, len, hash) < 0)
+		return NULL;
+	for (size_t i = 0; i < auth->n; i++) {
+		bool fits = digest_eq(auth->keys[i].hash, hash, sizeof hash);
+
+		if (fits && !auth->keys[i].revoked_us)
+			found = &auth->keys[i];
+	}
+	return found;
+}
+
+static int refuse(struct http_request *r, const char *detail)
+{
+	problem_send(r, PROBLEM_UNAUTHORIZED, "%s", detail);
+	return -EACCES;
+}
+
+/* The key inside the header, or NULL. */
+static const char *presented_key(struct http_request *r)
+{
+	static const char scheme[] = "Bearer ";
+	const char *value = http_header(r, HTTP_AUTHORIZATION);
+
+	if (!value || strncasecmp(value, scheme, strlen(scheme)) != 0)
+		return NULL;
+	value += strlen(scheme);
+	return *value && strnlen(value, KEY_MAX) < KEY_MAX ? value : NULL;
+}
+
+static int check_key(struct auth *auth, struct http_request *r)
+{
+	const char *text = presented_key(r);
+	const struct store_key *key = find_key(auth, text, strlen(text));
+
+	if (!key)
+		return refuse(r, "the API key is not in force");
+	http_set_tenant(r, key->tenant);
+	return 1;
+}
+
+static void on_keys(struct store_req *req, int code)
+{
+	struct auth *auth = req->ctx;
+	struct pending *p, *tmp;
+
+	auth->reading = false;
+	if (code < 0) {
+		log_error("api", "could not read the API keys", LOG_STR("error", err_text(code)));
+	} else {
+		free(auth->keys);
+		auth->keys = TAKE_PTR(auth->query.keys);
+		auth->n = auth->query.n;
+		auth->read_us = clock_monotonic_us();
+	}
+	LIST_FOREACH_SAFE (p, tmp, &auth->pending, link) {
+		struct http_request *r = p->request;
+
+		list_unlink(&p->link);
+		free(p);
+		if (code < 0)
+			api_reply_failure(auth->api, r, code, "read the API keys");
+		else if (check_key(auth, r) > 0)
+			http_go_on(r);
+	}
+	api_end_operation(auth->api);
+}
+
+static void refresh(struct auth *auth)
+{
+	if (auth->reading)
+		return;
+	auth->reading = true;
+	auth->query = (struct store_key_list){.req = {.done = on_keys, .ctx = auth}};
+	api_begin_operation(auth->api);
+	store_key_list(auth->api->cfg.store, &auth->query);
+}
+
+int auth_recognise(struct http_request *r, void *ctx)
+{
+	struct auth *auth = ((struct api *)ctx)->auth;
+	int64_t age = age_ms(auth);
+
+	if (!presented_key(r))
+		return refuse(r, "send \"Authorization: Bearer KEY\"");
+	if (age >= REFRESH_MS)
+		refresh(auth);
+	return age < AUTH_FRESH_MS ? check_key(auth, r) : 0;
+}
+
+void auth_admit(struct http_request *r, void *ctx)
+{
+	struct auth *auth = ((struct api *)ctx)->auth;
+	struct pending *p;
+
+	if (age_ms(auth) < AUTH_FRESH_MS) {
+		if (check_key(auth, r) > 0)
+			http_go_on(r);
+		return;
+	}
+	p = calloc(1, sizeof *p);
+	if (!p) {
+		api_reply_failure(ctx, r, -ENOMEM, "read the API keys");
+		return;
+	}
+	p->request = r;
+	list_push_back(&auth->pending, &p->link);
+	refresh(auth);
+}

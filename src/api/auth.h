@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * API keys: "Authorization: Bearer KEY". The store keeps a SHA-256 of each; the list is kept here
+ * for up to AUTH_FRESH_MS, so a key that is added or revoked counts within that time. While
+ * requests come, the list is read again in the background before it is too old; only the first
+ * requests after a pause wait for it.
+ */
+
+#include "api/http.h"
+#include "store/store.h"
+
+enum { AUTH_FRESH_MS = 5000 };
+
+struct api;
+struct auth;
+
+int auth_new(struct api *a, struct auth **ret_auth);
+void auth_free(struct auth *auth);
+
+/* The hooks of http.h; ctx is the struct api. */
+int auth_recognise(struct http_request *r, void *ctx);
+void auth_admit(struct http_request *r, void *ctx);

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * What the files of the HTTP server share: http.c (daemon, connections, the course of a request),
+ * http_head.c (reading and judging a head), http_linger.c (closing without cutting off a reply).
+ */
+
+#include "api/http.h"
+#include "base/list.h"
+#include "loop/defer.h"
+
+#include <microhttpd.h>
+
+enum { HTTP_QUERY_MAX = 8 };
+
+struct http_param {
+	const char *name;
+	const char *value; /* NULL: "?name" alone */
+};
+
+struct http_request {
+	struct http_server *server;
+	struct MHD_Connection *connection;
+	const struct http_route *route; /* NULL: no such route */
+	const char *path_arg;
+	char tenant[HTTP_TENANT_MAX];
+	const char *headers[_HTTP_HEADER_MAX];
+	struct http_param query[HTTP_QUERY_MAX];
+	size_t n_query;
+	const char *repeated; /* a header or parameter that came twice, or held a NUL */
+	bool too_many_params;
+	bool active;	 /* between its head and its completion */
+	bool whole;	 /* the body has arrived, or is of no more interest */
+	bool admitted;	 /* the tenant is known */
+	bool suspended;	 /* the handler has not answered yet */
+	bool last;	 /* nothing more comes on this connection */
+	uint64_t length; /* announced body bytes */
+	bool chunked;
+	uint64_t received; /* body bytes, kept or not */
+	size_t held;	   /* bytes of memory accounted to it */
+	struct buf body;
+	struct MHD_Response *response;
+	int status;
+	int64_t started_us; /* monotonic */
+	int64_t reply_time_us;
+};
+
+struct http_conn {
+	struct list link;
+	struct http_server *server;
+	int fd;
+	int64_t deadline_us; /* monotonic: of what the client is expected to do now */
+	bool linger;	     /* a reply was sent while the client may still be sending */
+	struct http_request request;
+};
+
+struct http_linger;
+
+struct http_server {
+	uv_loop_t *loop;
+	struct http_config cfg;
+	struct sockaddr_storage address;
+	struct MHD_Daemon *daemon;
+	struct http_linger *linger;
+	uv_poll_t poll;
+	uv_timer_t timer; /* of the daemon */
+	uv_timer_t sweep; /* of deadlines; runs while there are connections */
+	struct defer *defer;
+	struct deferred run;
+	struct list conns;
+	size_t n_conns, n_requests, n_suspended;
+	size_t held;
+	bool closing;
+	int64_t close_by_us;
+	int handles; /* still to be closed */
+	void (*closed)(void *ctx);
+	void *closed_ctx;
+};
+
+/* Reads headers and query, and answers where the head alone is reason enough. */
+void http_head_read(struct http_request *r, const char *url, const char *method,
+		    const char *version);
+
+/* Keeps a duplicate of fd open for a moment after the daemon has closed its own, and throws away
+ * what still comes, so that the kernel does not answer it with a reset, which would take the
+ * reply out of the client's hands. */
+int http_linger_new(uv_loop_t *loop, struct http_linger **ret_linger);
+void http_linger_start(struct http_linger *l, int fd);
+void http_linger_free(struct http_linger *l);

@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Results, and those who wait for them. A lookup reads the task (cache first, then the store) and
+ * answers when it is final, or when there is nothing to wait for. One that waits is in a group by
+ * task id, which a message on the bus wakes; it is entered there before its first read.
+ */
+#include "api/private.h"
+#include "api/render.h"
+#include "base/clock.h"
+#include "base/list.h"
+#include "base/str.h"
+#include "observe/metrics.h"
+#include "wire/codec.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A bus may lose a message: whoever waits looks again after this, then after twice as long. */
+enum { LOOK_AGAIN_MS = 1000 };
+
+struct wait_group {
+	struct uuid id;
+	struct list lookups;
+};
+
+struct lookup {
+	struct list link;	  /* in its group */
+	struct wait_group *group; /* NULL: does not wait */
+	struct api *api;
+	struct http_request *request;
+	struct result_query query;
+	char tenant[TASK_TENANT_MAX];
+	struct task *known;
+	bool reading;
+	bool again; /* woken while it was reading */
+	bool last;  /* the next read is answered, whatever it says */
+	int64_t until_us;
+	uint64_t look_again_ms;
+	struct cache_get cached;
+	struct store_get stored;
+	uv_timer_t timer; /* in use where it waits */
+};
+
+static void look(struct lookup *l);
+
+/* ---- groups ---- */
+
+static int join_group(struct lookup *l)
+{
+	struct api *a = l->api;
+	struct wait_group *g = map_get(&a->waits, &l->query.id, sizeof l->query.id);
+	int r;
+
+	if (!g) {
+		g = calloc(1, sizeof *g);
+		if (!g)
+			return -ENOMEM;
+		g->id = l->query.id;
+		list_init(&g->lookups);
+		r = map_put(&a->waits, &g->id, sizeof g->id, g);
+		if (r < 0) {
+			free(g);
+			return r;
+		}
+	}
+	list_push_back(&g->lookups, &l->link);
+	l->group = g;
+	a->n_waiters++;
+	metric_set(METRIC_HTTP_WAITERS, (double)a->n_waiters);
+	return 0;
+}
+
+static void leave_group(struct lookup *l)
+{
+	struct wait_group *g = l->group;
+	struct api *a = l->api;
+
+	if (!g)
+		return;
+	list_unlink(&l->link);
+	if (list_empty(&g->lookups)) {
+		(void)map_remove(&a->waits, &g->id, sizeof g->id);
+		free(g);
+	}
+	l->group = NULL;
+	a->n_waiters--;
+	metric_set(METRIC_HTTP_WAITERS, (double)a->n_waiters);
+}
+
+static void release(struct lookup *l)
+{
+	task_free(l->known);
+	api_end_operation(l->api);
+	free(l);
+}
+
+static void on_timer_closed(uv_handle_t *h)
+{
+	release(h->data);
+}
+
+/* After the answer. */
+static void end(struct lookup *l)
+{
+	bool timed = l->group != NULL;
+
+	leave_group(l);
+	l->request = NULL;
+	if (timed)
+		uv_close((uv_handle_t *)&l->timer, on_timer_closed);
+	else
+		release(l);
+}
+
+/* ---- reading ---- */
+
+static void on_timer(uv_timer_t *t)
+{
+	struct lookup *l = t->data;
+
+	l->last = clock_monotonic_us() >= l->until_us;
+	look(l);
+}
+
+static void wait_on(struct lookup *l)
+{
+	int64_t left_ms = (l->until_us - clock_monotonic_us() + 999) / 1000;
+	uint64_t ms = left_ms > 0 ? (uint64_t)left_ms : 0;
+
+	if (ms > l->look_again_ms)
+		ms = l->look_again_ms;
+	l->look_again_ms *= 2;
+	(void)uv_timer_start(&l->timer, on_timer, ms, 0);
+}
+
+static void answer(struct lookup *l, const struct task *t, int status)
+{
+	if (l->query.brief)
+		api_reply_brief(l->request, status, &t->spec.id, t->state);
+	else
+		api_reply_task(l->api, l->request, status, t);
+}
+
+/* The read has ended with a task, which may be NULL where the store could not tell. */
+static void settle(struct lookup *l, const struct task *t, int code)
+{
+	bool is_final = t && task_state_is_final(t->state);
+	bool waits = l->group && !l->last;
+
+	if (!t && code != -ENOENT && !waits)
+		t = l->known;
+	if (is_final || (t && !waits))
+		answer(l, t, is_final ? 200 : l->query.pending_status);
+	else if (code == -ENOENT)
+		problem_send(l->request, PROBLEM_UNKNOWN_TASK, "there is no such task");
+	else if (!waits)
+		api_reply_failure(l->api, l->request, code, "read the task");
+	else if (l->again)
+		look(l);
+	else
+		wait_on(l);
+	if (is_final || !waits || code == -ENOENT)
+		end(l);
+}
+
+static void keep_final(struct api *a, const struct task *t)
+{
+	struct buf packed;
+
+	buf_init(&packed, SIZE_MAX / 4);
+	if (!codec_pack_task(t, &packed))
+		cache_put(a->cfg.cache, CACHE_TASK, &t->spec.id, packed.data, packed.len);
+	buf_fini(&packed);
+}
+
+static void on_stored(struct store_req *req, int code)
+{
+	struct lookup *l = req->ctx;
+	AUTO(task_free) struct task *t = NULL;
+
+	l->reading = false;
+	if (!code)
+		t = TAKE_PTR(l->stored.task);
+	if (t && task_state_is_final(t->state))
+		keep_final(l->api, t);
+	settle(l, t, code);
+}
+
+static void on_cached(struct cache_get *get, int code, const void *bytes, size_t len)
+{
+	struct lookup *l = get->ctx;
+	AUTO(task_free) struct task *t = NULL;
+
+	if (!code && !codec_unpack_task(bytes, len, &t, NULL)) {
+		l->reading = false;
+		if (str_eq(t->spec.tenant ? t->spec.tenant : "", l->tenant))
+			settle(l, t, 0);
+		else
+			settle(l, NULL, -ENOENT);
+		return;
+	}
+	l->stored = (struct store_get){
+		.req = {.done = on_stored, .ctx = l},
+		.id = l->query.id,
+		.tenant = l->tenant,
+		.parts = STORE_RESULT,
+	};
+	store_get(l->api->cfg.store, &l->stored);
+}
+
+static void look(struct lookup *l)
+{
+	if (l->reading) {
+		l->again = true;
+		return;
+	}
+	l->again = false;
+	l->reading = true;
+	l->cached = (struct cache_get){
+		.kind = CACHE_TASK,
+		.id = l->query.id,
+		.done = on_cached,
+		.ctx = l,
+	};
+	cache_get(l->api->cfg.cache, &l->cached);
+}
+
+static int start_waiting(struct lookup *l)
+{
+	int r = join_group(l);
+
+	if (r < 0)
+		return r;
+	l->until_us = clock_monotonic_us() + l->query.wait_ms * 1000;
+	l->look_again_ms = LOOK_AGAIN_MS;
+	(void)uv_timer_init(l->api->loop, &l->timer);
+	l->timer.data = l;
+	return 0;
+}
+
+void result_answer(struct api *a, struct http_request *r, const struct result_query *q,
+		   struct task *known)
+{
+	struct lookup *l = calloc(1, sizeof *l);
+
+	if (!l) {
+		task_free(known);
+		api_reply_failure(a, r, -ENOMEM, "read the task");
+		return;
+	}
+	l->api = a;
+	l->request = r;
+	l->query = *q;
+	l->known = known;
+	list_init(&l->link);
+	(void)str_copy(l->tenant, sizeof l->tenant, http_tenant(r));
+	api_begin_operation(a);
+	if (q->wait_ms > 0 && !a->closing && start_waiting(l) < 0) {
+		api_reply_failure(a, r, -ENOMEM, "wait for the task");
+		end(l);
+		return;
+	}
+	if (q->read_first || !l->group)
+		look(l);
+	else
+		wait_on(l);
+}
+
+bool result_may_wait(struct api *a, struct http_request *r)
+{
+	if (a->n_waiters < a->cfg.waiters_max)
+		return true;
+	problem_send(r, PROBLEM_TOO_MANY_WAITERS, "%zu requests wait already", a->n_waiters);
+	return false;
+}
+
+/* ---- wake-ups ---- */
+
+static void on_finished(void *ctx, enum bus_topic topic, const struct uuid *id, const void *payload,
+			size_t len)
+{
+	struct api *a = ctx;
+	struct wait_group *g = map_get(&a->waits, id, sizeof *id);
+	struct lookup *l, *tmp;
+
+	(void)topic;
+	(void)payload;
+	(void)len;
+	if (!g)
+		return;
+	/* A look never ends a lookup at once: cache and store answer later. */
+	LIST_FOREACH_SAFE (l, tmp, &g->lookups, link)
+		look(l);
+}
+
+int result_start(struct api *a)
+{
+	map_init(&a->waits);
+	return bus_subscribe(a->cfg.bus, BUS_FINISHED, on_finished, a);
+}
+
+void result_stop(struct api *a)
+{
+	struct wait_group *g;
+	struct lookup *l;
+	size_t cursor;
+
+	bus_unsubscribe(a->cfg.bus, BUS_FINISHED, on_finished, a);
+	MAP_FOREACH (g, cursor, &a->waits) {
+		LIST_FOREACH (l, &g->lookups, link) {
+			l->last = true;
+			look(l);
+		}
+	}
+}
+
+void result_handle(struct http_request *r, void *ctx)
+{
+	struct api *a = ctx;
+	struct result_query q = {.pending_status = 200, .read_first = true};
+
+	if (api_read_id(r, &q.id) < 0 || api_read_wait(r, &q.wait_ms) < 0)
+		return;
+	if (q.wait_ms > 0 && !result_may_wait(a, r))
+		return;
+	result_answer(a, r, &q, NULL);
+}

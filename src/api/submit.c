@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * POST /submit: read, resolve, reserve room in the queue, insert, answer after the commit. Reading
+ * a large body takes longer than a loop should stand still, so those are read on another thread.
+ */
+#include "api/private.h"
+#include "api/request.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "crypto/digest.h"
+#include "observe/metrics.h"
+#include "wire/codec.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	READ_ASIDE_BYTES = 64 * 1024,
+	/* A larger spec would push too much else out of the cache; it is in the store anyway. */
+	CACHED_SPEC_MAX = 256 * 1024,
+};
+
+struct submission {
+	struct api *api;
+	struct http_request *request;
+	int64_t wait_ms;
+	bool waits;
+	uv_work_t reading;
+	struct request *parsed;
+	int code;
+	struct problem problem;
+	struct task_spec *spec;
+	struct store_insert insert;
+	struct queue_publish publish;
+};
+
+static void submission_free(struct submission *s)
+{
+	struct api *a = s->api;
+
+	request_free(s->parsed);
+	task_spec_free(s->spec);
+	free(s);
+	api_end_operation(a);
+}
+
+/* ---- after the insert ---- */
+
+static void on_published(struct queue_publish *r, int code)
+{
+	struct submission *s = r->ctx;
+
+	/* The row is there: the reconciler publishes what the queue does not know. */
+	if (code < 0)
+		log_warn("api", "could not publish a task, it is left for the sweep",
+			 LOG_TASK(&r->message.id), LOG_STR("error", err_text(code)));
+	submission_free(s);
+}
+
+static void publish(struct submission *s)
+{
+	struct queue_message *m = &s->publish.message;
+
+	m->id = s->spec->id;
+	m->class = s->spec->class;
+	m->enqueued_us = s->spec->created_us;
+	(void)str_copy(m->language, sizeof m->language, s->spec->program.language);
+	(void)str_copy(m->tenant, sizeof m->tenant, s->spec->tenant);
+	s->publish.reserved = true;
+	s->publish.done = on_published;
+	s->publish.ctx = s;
+	queue_publish(s->api->cfg.queue, &s->publish);
+}
+
+static void cache_spec(struct submission *s)
+{
+	struct buf packed;
+
+	buf_init(&packed, CACHED_SPEC_MAX);
+	if (http_body(s->request)->len <= CACHED_SPEC_MAX && !codec_pack_spec(s->spec, &packed))
+		cache_put(s->api->cfg.cache, CACHE_SPEC, &s->spec->id, packed.data, packed.len);
+	buf_fini(&packed);
+}
+
+/* The task as it is known without asking the store. Takes the spec, and drops what is large. */
+static struct task *known_task(struct task_spec *spec)
+{
+	struct task *t = calloc(1, sizeof *t);
+
+	if (!t) {
+		task_spec_free(spec);
+		return NULL;
+	}
+	t->spec = *spec;
+	free(spec);
+	for (size_t i = 0; i < t->spec.program.n_files; i++)
+		bytes_fini(&t->spec.program.files[i].content);
+	for (size_t i = 0; i < t->spec.n_runs; i++)
+		bytes_fini(&t->spec.runs[i].stdin_data);
+	t->state = TASK_QUEUED;
+	return t;
+}
+
+static void answer_new(struct submission *s)
+{
+	struct result_query q = {
+		.id = s->spec->id,
+		.wait_ms = s->wait_ms,
+		.pending_status = 202,
+	};
+
+	if (s->waits)
+		result_answer(s->api, s->request, &q, known_task(TAKE_PTR(s->spec)));
+	else
+		api_reply_brief(s->request, 201, &q.id, TASK_QUEUED);
+}
+
+static void answer_existing(struct submission *s)
+{
+	struct result_query q = {
+		.id = s->insert.existing_id,
+		.wait_ms = s->wait_ms,
+		.pending_status = s->waits ? 202 : 200,
+		.read_first = true,
+		.brief = !s->waits,
+	};
+
+	result_answer(s->api, s->request, &q, NULL);
+}
+
+static void unreserve(struct submission *s)
+{
+	queue_unreserve(s->api->cfg.queue, s->spec->program.language, s->spec->class);
+}
+
+static void on_inserted(struct store_req *req, int code)
+{
+	struct submission *s = req->ctx;
+
+	if (code < 0 || s->insert.existing) {
+		unreserve(s);
+		if (code == -EEXIST)
+			problem_send(s->request, PROBLEM_IDEMPOTENCY_CONFLICT,
+				     "this Idempotency-Key came before with another body");
+		else if (code < 0)
+			api_reply_failure(s->api, s->request, code, "store the task");
+		else
+			answer_existing(s);
+		submission_free(s);
+		return;
+	}
+	metric_add(METRIC_TASKS_ACCEPTED, 1, s->spec->program.language,
+		   task_class_name(s->spec->class));
+	cache_spec(s);
+	publish(s);
+	answer_new(s);
+}
+
+/* ---- before the insert ---- */
+
+static int reserve(struct submission *s)
+{
+	int r = queue_reserve(s->api->cfg.queue, s->spec->program.language, s->spec->class);
+	struct problem p;
+
+	if (r == 0)
+		return 0;
+	if (r == -EAGAIN) {
+		(void)problem_set(&p, PROBLEM_QUEUE_FULL, "the queue is full");
+		p.retry_after_s = queue_retry_after(s->api->cfg.queue);
+		problem_reply(s->request, &p);
+	} else {
+		api_reply_failure(s->api, s->request, r, "reach the queue");
+	}
+	return r;
+}
+
+static int set_caller(struct submission *s)
+{
+	const char *traceparent = http_header(s->request, HTTP_TRACEPARENT);
+
+	s->spec->tenant = strdup(http_tenant(s->request));
+	if (traceparent && request_traceparent_valid(traceparent)) {
+		s->spec->traceparent = strdup(traceparent);
+		if (!s->spec->traceparent)
+			return -ENOMEM;
+	}
+	return s->spec->tenant ? 0 : -ENOMEM;
+}
+
+static int resolve(struct submission *s)
+{
+	const struct api_config *cfg = &s->api->cfg;
+	const struct request_rules rules = {
+		.languages = cfg->languages,
+		.languages_known = !cfg->languages_known || cfg->languages_known(cfg->ctx),
+		.run_defaults = &cfg->run_defaults,
+		.run_ceilings = &cfg->run_ceilings,
+		.compile_defaults = &cfg->compile_defaults,
+		.compile_ceilings = &cfg->compile_ceilings,
+		.now_us = clock_wall_us(),
+	};
+	int r = s->code;
+
+	if (!r)
+		r = request_resolve(s->parsed, &rules, &s->spec, &s->problem);
+	if (r < 0) {
+		problem_reply(s->request, &s->problem);
+		return r;
+	}
+	request_free(TAKE_PTR(s->parsed));
+	r = set_caller(s);
+	if (r < 0)
+		api_reply_failure(s->api, s->request, r, "take the task");
+	return r;
+}
+
+static void insert(struct submission *s)
+{
+	const struct buf *body = http_body(s->request);
+
+	s->insert.req.done = on_inserted;
+	s->insert.req.ctx = s;
+	s->insert.spec = s->spec;
+	s->insert.idempotency_key = http_header(s->request, HTTP_IDEMPOTENCY_KEY);
+	if (s->insert.idempotency_key) {
+		int r = digest_bytes(body->data, body->len, s->insert.body_hash);
+
+		if (r < 0) {
+			unreserve(s);
+			api_reply_failure(s->api, s->request, r, "hash the body");
+			submission_free(s);
+			return;
+		}
+		s->insert.idempotency_expires_us =
+			s->spec->created_us + s->api->cfg.idempotency_ttl_ms * 1000;
+	}
+	store_insert(s->api->cfg.store, &s->insert);
+}
+
+static void go_on(struct submission *s)
+{
+	if (resolve(s) < 0 || reserve(s) < 0)
+		submission_free(s);
+	else
+		insert(s);
+}
+
+static void read_body(uv_work_t *w)
+{
+	struct submission *s = w->data;
+	const struct buf *body = http_body(s->request);
+
+	s->code = request_read(body->data, body->len, &s->parsed, &s->problem);
+}
+
+static void on_read(uv_work_t *w, int status)
+{
+	(void)status; /* never cancelled */
+	go_on(w->data);
+}
+
+void submit_handle(struct http_request *r, void *ctx)
+{
+	const char *key = http_header(r, HTTP_IDEMPOTENCY_KEY);
+	struct submission *s;
+	int64_t wait_ms = 0;
+	int waits = api_read_wait(r, &wait_ms);
+
+	if (waits < 0)
+		return;
+	if (key && !request_idempotency_key_valid(key)) {
+		problem_send(r, PROBLEM_INVALID_HEADER,
+			     "Idempotency-Key must have 1 to 255 visible ASCII characters");
+		return;
+	}
+	if (wait_ms > 0 && !result_may_wait(ctx, r))
+		return;
+	s = calloc(1, sizeof *s);
+	if (!s) {
+		api_reply_failure(ctx, r, -ENOMEM, "take the task");
+		return;
+	}
+	api_begin_operation(ctx);
+	s->api = ctx;
+	s->request = r;
+	s->waits = waits > 0;
+	s->wait_ms = wait_ms;
+	s->reading.data = s;
+	if (http_body(r)->len > READ_ASIDE_BYTES &&
+	    uv_queue_work(s->api->loop, &s->reading, read_body, on_read) == 0)
+		return;
+	read_body(&s->reading);
+	go_on(s);
+}
