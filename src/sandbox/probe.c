@@ -1,7 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* `kiln-sandbox probe`: starts a spawner as a runner would and prints what is in force, then what
+ * the kernel and its settings say, one key=value per line. Each part that is missing is followed by
+ * NAME.cost and NAME.get: what its absence costs, and how to have it. Exit code 0 where a sandbox
+ * can be made, 1 where not. */
+
+#include "base/cleanup.h"
+#include "sandbox/client.h"
 #include "sandbox/commands.h"
+#include "sandbox/inside.h"
+#include "sandbox/io.h"
+#include "sandbox/seccomp.h"
+#include "sandbox/syscalls.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <linux/capability.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+
+static void advise(const char *name, const char *cost, const char *get)
+{
+	(void)printf("%s.cost=%s\n%s.get=%s\n", name, cost, name, get);
+}
+
+static void print_has(const char *name, bool has, const char *cost, const char *get)
+{
+	(void)printf("%s=%s\n", name, has ? "yes" : "no");
+	if (!has)
+		advise(name, cost, get);
+}
+
+/* Each namespace by itself, inside a user namespace as an ordinary user would have to. */
+static void print_namespaces(void)
+{
+	static const struct {
+		const char *name;
+		uint64_t flag;
+	} all[] = {{"user", CLONE_NEWUSER},    {"pid", CLONE_NEWPID}, {"mount", CLONE_NEWNS},
+		   {"network", CLONE_NEWNET},  {"ipc", CLONE_NEWIPC}, {"uts", CLONE_NEWUTS},
+		   {"cgroup", CLONE_NEWCGROUP}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+		struct clone_args args = {.flags = CLONE_NEWUSER | all[i].flag,
+					  .exit_signal = SIGCHLD};
+		pid_t pid = sys_clone3(&args);
+
+		if (pid == 0)
+			_exit(0);
+		(void)printf("namespace.%s=%s\n", all[i].name, pid > 0 ? "yes" : err_text(errno));
+		if (pid > 0)
+			(void)waitpid(pid, NULL, 0);
+	}
+}
+
+/* Settings of the kernel that decide over user namespaces or weaken a sandbox. */
+static const struct setting {
+	const char *name, *path;
+	const char *bad; /* the value that is worth a word, NULL none */
+	const char *cost, *get;
+} settings[] = {
+	{"aslr", "/proc/sys/kernel/randomize_va_space", "0",
+	 "memory errors of programs are easier to use", "sysctl kernel.randomize_va_space=2"},
+	{"yama", "/proc/sys/kernel/yama/ptrace_scope", NULL, NULL, NULL},
+	{"apparmor_restricts_userns", "/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1",
+	 "an ordinary user cannot make sandboxes",
+	 "start as root, or install an AppArmor profile with \"userns,\" for kiln-sandbox"},
+	{"unprivileged_userns_clone", "/proc/sys/kernel/unprivileged_userns_clone", "0",
+	 "an ordinary user cannot make sandboxes",
+	 "start as root, or sysctl kernel.unprivileged_userns_clone=1"},
+	{"max_user_namespaces", "/proc/sys/user/max_user_namespaces", "0", "no sandbox can be made",
+	 "sysctl user.max_user_namespaces=10000"},
+	{"max_net_namespaces", "/proc/sys/user/max_net_namespaces", "0", "no sandbox can be made",
+	 "sysctl user.max_net_namespaces=10000"},
+	{"unprivileged_bpf_disabled", "/proc/sys/kernel/unprivileged_bpf_disabled", NULL, NULL,
+	 NULL},
+	{"dmesg_restrict", "/proc/sys/kernel/dmesg_restrict", NULL, NULL, NULL},
+};
+
+static void print_settings(void)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
+		const struct setting *s = &settings[i];
+		char value[128];
+
+		if (io_read_at(AT_FDCWD, s->path, value, sizeof(value)) < 0) {
+			(void)printf("%s=absent\n", s->name);
+			continue;
+		}
+		value[strcspn(value, "\n")] = 0;
+		(void)printf("%s=%s\n", s->name, value);
+		if (s->bad && strcmp(value, s->bad) == 0)
+			advise(s->name, s->cost, s->get);
+	}
+}
+
+/* One line of each hierarchy, as the kernel lists it. */
+static void print_cgroups(void)
+{
+	char text[16384], *save = NULL;
+	int n = io_read_at(AT_FDCWD, "/proc/self/mountinfo", text, sizeof(text));
+
+	for (char *line = n < 0 ? NULL : strtok_r(text, "\n", &save); line;
+	     line = strtok_r(NULL, "\n", &save)) {
+		char point[256], type[16], options[256], *dash = strstr(line, " - ");
+
+		if (!dash || sscanf(line, "%*s %*s %*s %*s %255s", point) != 1 ||
+		    sscanf(dash, " - %15s %*s %255s", type, options) != 2)
+			continue;
+		if (strcmp(type, "cgroup2") == 0) {
+			char path[300], controllers[256];
+
+			(void)snprintf(path, sizeof(path), "%s/cgroup.controllers", point);
+			if (io_read_at(AT_FDCWD, path, controllers, sizeof(controllers)) < 0)
+				controllers[0] = 0;
+			controllers[strcspn(controllers, "\n")] = 0;
+			(void)printf("cgroup2.mount=%s\ncgroup2.controllers=%s\n", point,
+				     controllers);
+		} else if (strcmp(type, "cgroup") == 0) {
+			(void)printf("cgroup1.mount=%s %s\n", point, options);
+		}
+	}
+}
+
+static void print_capabilities(const char *key, uint64_t caps)
+{
+	static const struct {
+		int cap;
+		const char *name;
+	} names[] = {{CAP_SYS_ADMIN, "sys_admin"},
+		     {CAP_SETUID, "setuid"},
+		     {CAP_SETGID, "setgid"},
+		     {CAP_NET_ADMIN, "net_admin"},
+		     {CAP_KILL, "kill"},
+		     {CAP_DAC_OVERRIDE, "dac_override"},
+		     {CAP_SYS_RESOURCE, "sys_resource"},
+		     {CAP_SYS_PTRACE, "sys_ptrace"}};
+	const char *between = "";
+
+	(void)printf("%s=", key);
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		if (!(caps >> names[i].cap & 1))
+			continue;
+		(void)printf("%s%s", between, names[i].name);
+		between = ",";
+	}
+	(void)printf("\n");
+}
+
+static void print_in_force(const struct sandbox_reply_configured *f)
+{
+	static const struct {
+		const char *name;
+		uint32_t flag;
+		const char *cost, *get;
+	} flags[] = {
+		{"network_pool", SANDBOX_HAS_NETPOOL, "each sandbox costs a millisecond more", "-"},
+		{"seccomp", SANDBOX_HAS_SECCOMP, "system calls are not filtered",
+		 "do not start with --seccomp none"},
+		{"two_ids", SANDBOX_HAS_TWO_IDS,
+		 "init and task of a sandbox share one host id with the spawner",
+		 "start as root with a range of ids (--uid-base)"},
+		{"swap_limit", SANDBOX_HAS_SWAP_LIMIT,
+		 "a task may swap beyond its memory limit where the host has swap",
+		 "boot with swapaccount=1 (cgroup v1), or turn swap off"},
+		{"cpu_rate", SANDBOX_HAS_CPU_RATE, "no bound on a share of a CPU",
+		 "cgroup v2 with the cpu controller delegated"},
+		{"memory_peak", SANDBOX_HAS_MEMORY_PEAK, "memory_bytes of results is null",
+		 "cgroup v2 on Linux 5.19 or newer, or cgroup v1"},
+		{"proc", SANDBOX_HAS_PROC, "programs have no /proc; some runtimes need it",
+		 "procMount: Unmasked for the pod, with hostUsers: false"},
+		{"cgroup_kill", SANDBOX_HAS_CGROUP_KILL, "none: the pid namespace ends with pid 1",
+		 "cgroup v2 on Linux 5.14 or newer"},
+	};
+
+	(void)printf("limits=%s\n", sandbox_rung_name(f->rung));
+	if (f->rung == SANDBOX_RUNG_RLIMIT)
+		advise("limits",
+		       "memory and CPU time are polled, not enforced by the kernel; no peak is "
+		       "known",
+		       "systemd with Delegate=yes, or start as root");
+	(void)printf("cgroup=%s\nlandlock=%u\n", f->cgroup, f->landlock_abi);
+	if (f->landlock_abi == 0)
+		advise("landlock", "no second wall around files",
+		       "Linux 5.13 or newer, with landlock in the lsm= list");
+	for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
+		print_has(flags[i].name, f->has & flags[i].flag, flags[i].cost, flags[i].get);
+	(void)printf("uid_base=%u\nfilter_instructions=%u\n", f->uid_base, f->filter_len);
+	print_capabilities("spawner_capabilities", f->capabilities);
+}
+
+static int try_spawner(struct err *e)
+{
+	AUTO(sandbox_client_free) struct sandbox_client *c = NULL;
+	AUTO_FREE struct sandbox_bind *binds = NULL;
+	AUTO_FD int filter = -EBADF;
+	struct sandbox_client_options o = {.program = command_self(), .boxes = 1};
+	int r = sandbox_profile_default(&binds, &o.bind_count, e);
+
+	if (r == 0)
+		r = sandbox_seccomp_compile(&filter, e);
+	o.binds = binds;
+	o.seccomp_fd = filter;
+	if (r == 0)
+		r = sandbox_client_new(&o, &c, e);
+	if (r == 0)
+		print_in_force(sandbox_client_in_force(c));
+	return r;
+}
+
+static void print_ids(const char *key, const char *path)
+{
+	char text[512];
+
+	if (io_read_at(AT_FDCWD, path, text, sizeof(text)) < 0)
+		return;
+	for (char *p = text; *p; p++)
+		if (*p == '\n')
+			*p = p[1] ? ';' : 0;
+	(void)printf("%s=%s\n", key, text);
+}
+
 int command_probe(int argc, char **argv)
 {
-	(void)argc;
+	struct utsname u;
+	struct err e = {0};
+	char swaps[1024];
+	int r;
+
 	(void)argv;
-	return 0;
+	if (argc > 1) {
+		(void)fputs("usage: kiln-sandbox probe\n", stderr);
+		return 2;
+	}
+	if (uname(&u) == 0)
+		(void)printf("kernel=%s\nmachine=%s\n", u.release, u.machine);
+	r = try_spawner(&e);
+	(void)printf("sandbox=%s\n", r < 0 ? e.msg : "yes");
+	print_namespaces();
+	print_cgroups();
+	print_settings();
+	print_ids("uid_map", "/proc/self/uid_map");
+	(void)printf("user=%u\n", geteuid());
+	print_capabilities("capabilities", caps_effective());
+	if (io_read_at(AT_FDCWD, "/proc/swaps", swaps, sizeof(swaps)) >= 0)
+		(void)printf("swap=%s\n",
+			     strchr(swaps, '\n') && strchr(swaps, '\n')[1] ? "on" : "off");
+	return r < 0 ? 1 : 0;
 }
