@@ -103,19 +103,18 @@ static void malformed_text_refused(void **state)
 	static const char *const bad[] = {
 		"",
 		"0",
-		"0123abcd-4567-89ef-cdef-0123456789a",	  /* short */
-		"0123abcd-4567-89ef-cdef-0123456789abc",  /* long */
-		"0123abcd456789efcdef0123456789ab",	  /* no dashes */
-		"0123abcd-4567-89ef-cdef00123456789ab",	  /* one missing */
-		"0123abcd-4567-89ef-cdef-0123456789ag",	  /* no digit */
-		"0123abcd-4567-89ef-cdef-0123456789a ",	  /* blank */
-		" 123abcd-4567-89ef-cdef-0123456789ab",	  /* blank */
-		"{123abcd-4567-89ef-cdef-0123456789a}",	  /* braces */
-		"0123abcd-45-6789ef-cdef-0123456789ab",	  /* dash elsewhere */
-		"--------------------------------------", /* dashes */
-		"0123abcd-4567-89ef-cdef-0123456789ab\n", /* more behind */
-		"0123abcd-4567-89ef-cdef-01234567\xc3\xa9"
-		"ab", /* not ASCII */
+		"0123abcd-4567-89ef-cdef-0123456789a",	      /* short */
+		"0123abcd-4567-89ef-cdef-0123456789abc",      /* long */
+		"0123abcd456789efcdef0123456789ab",	      /* no dashes */
+		"0123abcd-4567-89ef-cdef00123456789ab",	      /* one missing */
+		"0123abcd-4567-89ef-cdef-0123456789ag",	      /* no digit */
+		"0123abcd-4567-89ef-cdef-0123456789a ",	      /* blank */
+		" 123abcd-4567-89ef-cdef-0123456789ab",	      /* blank */
+		"{123abcd-4567-89ef-cdef-0123456789a}",	      /* braces */
+		"0123abcd-45-6789ef-cdef-0123456789ab",	      /* dash elsewhere */
+		"--------------------------------------",     /* dashes */
+		"0123abcd-4567-89ef-cdef-0123456789ab\n",     /* more behind */
+		"0123abcd-4567-89ef-cdef-0123456789\xc3\xa9", /* not ASCII */
 	};
 	struct uuid id;
 
