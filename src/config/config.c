@@ -3,6 +3,7 @@
 
 #include "base/fs.h"
 #include "base/str.h"
+#include "base/url.h"
 #include "config/config_table.h"
 #include "yaml/yaml.h"
 
@@ -342,7 +343,7 @@ static int default_data_dir(char **env, char **ret_path)
 /* Beside the program in the build tree, then where it is installed. */
 static int default_languages(char **ret_path)
 {
-	static const char *const places[] = {"/../../languages", "/../languages",
+	static const char *const places[] = {"/languages", "/../languages",
 					     "/../share/kiln/languages"};
 	AUTO_FREE char *self = fs_self_dir();
 
@@ -394,6 +395,17 @@ static int check_below(const struct task_limits *limits, const struct task_limit
 	return 0;
 }
 
+/* Here, so that it is told with the place it is from, before anything is started. */
+static int check_listen(const struct config *c, struct err *e)
+{
+	const struct config_key *k = find_key("listen");
+	struct sockaddr_storage addr;
+	socklen_t len;
+	int r = url_parse_listen(c->listen, &addr, &len, e);
+
+	return r < 0 ? err_wrap(e, r, "%s: listen", c->origins[k - config_keys].text) : 0;
+}
+
 int config_load(int argc, char **argv, char **env, struct config **ret_config, struct err *e)
 {
 	AUTO(config_free) struct config *c = calloc(1, sizeof *c);
@@ -413,6 +425,8 @@ int config_load(int argc, char **argv, char **env, struct config **ret_config, s
 		r = load_flags(c, argc, argv, e);
 	if (r >= 0)
 		r = fill_in(c, env, e);
+	if (r >= 0)
+		r = check_listen(c, e);
 	if (r >= 0)
 		r = check_below(&c->limits, &c->ceilings, "", e);
 	if (r >= 0)

@@ -121,6 +121,8 @@ static void load_wrong_input_refused_with_place(void **state)
 		 "\"cgroup\" is no value for sandbox.limits, expected auto cgroup2 cgroup1 rlimit"},
 		{{.flags = {"--limits.cpu-ms=90s"}},
 		 "limits.cpu_ms is 90000, above ceilings.cpu_ms, which is 60000"},
+		{{.flags = {"--listen=nowhere"}},
+		 "--listen: listen: \"nowhere\" is no ADDRESS:PORT"},
 		{{.flags = {"--config=/does/not/exist"}}, "could not open \"/does/not/exist\""},
 	};
 
