@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { RETRY_MIN_MS = 50, RETRY_MAX_MS = 5000, REFILL_DELAY_MS = 2 };
+enum { RETRY_MIN_MS = 50, RETRY_MAX_MS = 5000, REFILL_DELAY_MS = 5 };
 
 enum box_state {
 	BOX_EMPTY, /* may be prepared */
@@ -101,12 +101,20 @@ static void prepare_one(struct box_pool *p, struct box *b)
 	box_move(p, b, BOX_PREPARING);
 }
 
+/* Whether a failure makes the next try wait. */
+static bool backing_off(const struct box_pool *p)
+{
+	return p->failures > 0 && uv_is_active((const uv_handle_t *)&p->refill_timer);
+}
+
 static void refill(struct box_pool *p)
 {
-	while (!p->closing && !p->lost && p->count[BOX_EMPTY] > 0 &&
+	struct box *b;
+
+	while (!p->closing && !p->lost && !backing_off(p) &&
 	       p->count[BOX_PREPARING] + p->count[BOX_READY] < p->cfg.standbys + p->n_waiting &&
-	       !uv_is_active((uv_handle_t *)&p->refill_timer))
-		prepare_one(p, box_in_state(p, BOX_EMPTY));
+	       (b = box_in_state(p, BOX_EMPTY)))
+		prepare_one(p, b);
 }
 
 static void refill_due(uv_timer_t *timer)
@@ -154,7 +162,8 @@ void box_run(struct box_pool *p, struct box_use *u)
 	}
 	if (u->standby) {
 		start_use(p, box_in_state(p, BOX_READY), u);
-		/* Making the next one at once would compete with the task that has just begun. */
+		/* Making the next one at once would compete with the task that has just begun; it
+		 * is made when a box is released, or soon where that takes longer. */
 		if (p->count[BOX_READY] > 0)
 			refill_later(p, REFILL_DELAY_MS);
 		else
