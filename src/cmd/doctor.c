@@ -18,49 +18,32 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PROBE_MAX = 64 * 1024 };
+enum { PROBE_MAX = 64 * 1024, KEY_MAX = 64 };
 
 const char cmd_doctor_usage[] =
-	"usage: kiln doctor [--json] [--languages DIR]\n\n"
+	"usage: kiln doctor [--all] [--json] [--languages DIR]\n\n"
 	"Tells what this host offers to sandboxes (by making one: `kiln-sandbox probe`), what is\n"
 	"missing, what that costs, how to get it, and which toolchains are installed.\n\n"
 	"exit status: 0 where tasks can be run, else 1.\n";
 
-/* What the probe's keys mean. A value of "no", "none" or "0" is bad where there is a cost. */
-struct finding {
+/* What of the probe's many lines people are shown, in words; --all shows the rest too. What is
+ * missing comes with KEY.cost and KEY.get from the probe itself. */
+static const struct {
 	const char *key;
 	const char *title;
-	const char *cost;   /* of its absence; NULL: only told */
-	const char *remedy; /* or NULL */
-};
-
-static const struct finding findings[] = {
-	{"limits", "limits", NULL, NULL},
-	{"cgroup2", "cgroup v2", "memory and processes are limited by the older cgroup v1, or less",
-	 "boot with systemd.unified_cgroup_hierarchy=1 and delegate cpu, memory and pids"},
-	{"cgroup1", "cgroup v1", NULL, NULL},
-	{"cgroup", "cgroup", NULL, NULL},
-	{"userns", "user namespaces", "no sandbox can be made without being root",
-	 "sysctl kernel.unprivileged_userns_clone=1 (Ubuntu: "
-	 "kernel.apparmor_restrict_unprivileged_userns=0)"},
-	{"namespaces", "namespaces", "a task would see the host's processes and mounts", NULL},
-	{"netns", "network namespaces", "tasks could reach the network: none is run",
-	 "a kernel with CONFIG_NET_NS"},
-	{"netpool", "pool of network namespaces", "each task waits about 1 ms longer", NULL},
-	{"seccomp", "seccomp", "system calls are not filtered",
-	 "a kernel with CONFIG_SECCOMP_FILTER"},
-	{"landlock", "Landlock", "one wall around files fewer",
-	 "a kernel from 5.13 on with \"landlock\" in the lsm= list"},
-	{"two_ids", "own user for each sandbox's init",
-	 "task and init share a user id; a task is kept from its init by other means",
-	 "start as root, or give the user a range in /etc/subuid"},
-	{"swap_limit", "limit of swap", "a task may be swapped out instead of meeting its limit",
-	 "swapoff -a, or boot with swapaccount=1"},
-	{"cpu_rate", "CPU rate", "a task cannot be held to a part of a CPU", NULL},
-	{"memory_peak", "peak of memory", "usage.memory_bytes is less exact", NULL},
-	{"proc", "own /proc", "some programs do not run without /proc", NULL},
-	{"cgroup_kill", "cgroup.kill", NULL, NULL},
-	{"root", "started as root", NULL, NULL},
+} shown[] = {
+	{"sandbox", "a sandbox can be made"},
+	{"kernel", "kernel"},
+	{"limits", "limits are kept by (cgroup2 is best)"},
+	{"seccomp", "seccomp: system calls are filtered"},
+	{"landlock", "landlock version"},
+	{"proc", "own /proc"},
+	{"two_ids", "task and init have different users"},
+	{"swap_limit", "swap is limited"},
+	{"memory_peak", "peak of memory is known"},
+	{"cpu_rate", "shares of a CPU can be limited"},
+	{"network_pool", "network namespaces are pooled"},
+	{"cgroup_kill", "cgroup.kill"},
 };
 
 /* ---- the probe ---- */
@@ -92,6 +75,15 @@ static int read_probe(const char *program, struct buf *b, int *ret_status, struc
 	return 0;
 }
 
+/* A key that comes again has several values. */
+static int add_line(json_t *object, const char *key, const char *value)
+{
+	const char *before = json_string_value(json_object_get(object, key));
+
+	return json_object_set_new(
+		object, key, before ? json_sprintf("%s; %s", before, value) : json_string(value));
+}
+
 /* Its lines, KEY=VALUE, as an object of texts. */
 static int parse_probe(char *text, json_t *object)
 {
@@ -103,7 +95,7 @@ static int parse_probe(char *text, json_t *object)
 		if (!equals)
 			continue;
 		*equals = '\0';
-		if (json_object_set_new(object, line, json_string(equals + 1)) < 0)
+		if (add_line(object, line, equals + 1) < 0)
 			return -ENOMEM;
 	}
 	return 0;
@@ -180,36 +172,64 @@ static int find_languages(const char *dir, json_t *languages, struct err *e)
 
 /* ---- showing ---- */
 
-static bool is_bad(const char *value)
+static const char *text_of(const json_t *host, const char *key, const char *suffix)
 {
-	return str_eq(value, "no") || str_eq(value, "none") || str_eq(value, "0");
+	char name[KEY_MAX];
+
+	(void)snprintf(name, sizeof name, "%s%s", key, suffix);
+	return json_string_value(json_object_get(host, name));
 }
 
-static const struct finding *find_finding(const char *key)
+static void print_line(const json_t *host, const char *key, const char *title)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(findings); i++) {
-		if (str_eq(findings[i].key, key))
-			return &findings[i];
+	const char *cost = text_of(host, key, ".cost"), *get = text_of(host, key, ".get");
+
+	(void)printf("  %-38s %s\n", title, text_of(host, key, ""));
+	if (cost)
+		(void)printf("      what it costs: %s\n", cost);
+	if (get)
+		(void)printf("      how to get it: %s\n", get);
+}
+
+/* One line for all of them: those that are there, and why others are not. */
+static void print_namespaces(json_t *host)
+{
+	static const char prefix[] = "namespace.";
+	const char *key;
+	json_t *value;
+
+	(void)printf("  %-38s", "namespaces");
+	json_object_foreach(host, key, value)
+	{
+		const char *text = json_string_value(value);
+
+		if (!str_has_prefix(key, prefix))
+			continue;
+		if (str_eq(text, "yes"))
+			(void)printf(" %s", key + strlen(prefix));
+		else
+			(void)printf(" (%s: %s)", key + strlen(prefix), text);
 	}
-	return NULL;
+	(void)puts("");
 }
 
-static void print_host(json_t *host)
+static void print_host(json_t *host, bool all)
 {
 	const char *key;
 	json_t *value;
 
 	(void)puts("What sandboxes have on this host:");
+	for (size_t i = 0; i < ARRAY_SIZE(shown); i++) {
+		if (text_of(host, shown[i].key, ""))
+			print_line(host, shown[i].key, shown[i].title);
+	}
+	print_namespaces(host);
+	if (!all)
+		return;
+	(void)puts("\nAll that was looked at:");
 	json_object_foreach(host, key, value)
 	{
-		const struct finding *f = find_finding(key);
-		const char *text = json_string_value(value);
-
-		(void)printf("  %-34s %s\n", f ? f->title : key, text);
-		if (f && f->cost && is_bad(text))
-			(void)printf("    without it: %s\n", f->cost);
-		if (f && f->remedy && is_bad(text))
-			(void)printf("    to get it:  %s\n", f->remedy);
+		(void)printf("  %s=%s\n", key, json_string_value(value));
 	}
 }
 
@@ -235,7 +255,12 @@ static void print_languages(const json_t *languages)
 	}
 }
 
-static int diagnose(const char *languages_dir, bool as_json, bool *ret_works, struct err *e)
+struct request {
+	const char *languages_dir;
+	bool all, as_json;
+};
+
+static int diagnose(const struct request *q, bool *ret_works, struct err *e)
 {
 	AUTO(json_cleanup) json_t *all = json_object();
 	AUTO_FREE char *text = NULL;
@@ -247,11 +272,11 @@ static int diagnose(const char *languages_dir, bool as_json, bool *ret_works, st
 		return err_errno(e, -ENOMEM, "could not look around");
 	r = probe(host, ret_works, e);
 	if (r >= 0)
-		r = find_languages(languages_dir, languages, e);
+		r = find_languages(q->languages_dir, languages, e);
 	if (r < 0)
 		return r;
-	if (!as_json) {
-		print_host(host);
+	if (!q->as_json) {
+		print_host(host, q->all);
 		print_languages(languages);
 		(void)puts(*ret_works ? "\nTasks can be run here."
 				      : "\nTasks can NOT be run here.");
@@ -266,11 +291,12 @@ static int diagnose(const char *languages_dir, bool as_json, bool *ret_works, st
 
 int cmd_doctor(int argc, char **argv)
 {
-	const char *languages_dir = NULL;
-	bool as_json = false, works = false;
+	struct request q = {0};
+	bool works = false;
 	const struct option_row rows[] = {
-		{.name = "json", .flag = &as_json},
-		{.name = "languages", .text = &languages_dir},
+		{.name = "all", .flag = &q.all},
+		{.name = "json", .flag = &q.as_json},
+		{.name = "languages", .text = &q.languages_dir},
 	};
 	struct err e = {""};
 	int n = options_parse(argc, argv, rows, ARRAY_SIZE(rows), OPTIONS_ANYWHERE, &e);
@@ -279,7 +305,7 @@ int cmd_doctor(int argc, char **argv)
 		return cmd_fail(EXIT_WRONG_USE, &e);
 	if (n)
 		return cmd_fail_text(EXIT_WRONG_USE, "unexpected argument \"%s\"", argv[1]);
-	if (diagnose(languages_dir, as_json, &works, &e) < 0)
+	if (diagnose(&q, &works, &e) < 0)
 		return cmd_fail(EXIT_FAILED, &e);
 	return works ? EXIT_OK : EXIT_FAILED;
 }

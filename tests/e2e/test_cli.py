@@ -3,9 +3,11 @@
 
 import json
 import os
+import subprocess
 
 import pytest
 
+import harness
 from programs import HELLO
 
 EXTENSIONS = {"python": "py", "javascript": "js", "c": "c", "cpp": "cpp", "bash": "sh", "ruby": "rb"}
@@ -48,6 +50,47 @@ def test_run_tells_of_a_limit(cli, server, scratch):
     done = cli("run", "--wall", "500ms", write(scratch, "z.py", "import time\ntime.sleep(20)"), server=server)
     assert done.returncode != 0, done
     assert "time" in done.stderr.lower(), done
+
+
+@pytest.mark.parametrize("name, text, status", [
+    ("t.sh", "while :; do :; done", 124),
+    ("m.py", "x = []\nwhile True: x.append(bytearray(b'x') * (1 << 20))", 125),
+    ("o.sh", "while :; do echo 0123456789; done", 125),
+    ("s.sh", "kill -SEGV $$", 139),
+    ("b.c", "int main(void) { return missing; }", 65),
+])
+def test_run_exit_status_tells_the_outcome(cli, server, scratch, name, text, status):
+    done = cli("run", "--cpu", "300ms", "--memory", "64MiB", "--output", "64KiB",
+               write(scratch, name, text), server=server)
+    assert done.returncode == status, done
+
+
+def test_run_output_comes_byte_by_byte(server, scratch):
+    path = write(scratch, "raw.py", "import sys\n"
+                 "sys.stdout.buffer.write(sys.stdin.buffer.read() + b'\\xff\\x00\\n')")
+    done = subprocess.run([harness.program("kiln"), "run", path], input=b"in\xfe\x00", check=False,
+                          capture_output=True, timeout=harness.PATIENCE,
+                          env=harness.Server.environment(server)
+                          | {"KILN_SERVER": f"http://127.0.0.1:{server.port}"})
+    assert (done.returncode, done.stdout) == (0, b"in\xfe\x00\xff\x00\n"), done
+
+
+def test_run_takes_several_files(cli, server, scratch):
+    part = write(scratch, "part.txt", "from a file")
+    done = cli("run", "--file", f"data.txt={part}", "--file", write(scratch, "helper.py", "X = 6"),
+               write(scratch, "two.py", "import helper\nprint(helper.X, open('data.txt').read())"),
+               server=server)
+    assert (done.returncode, done.stdout) == (0, "6 from a file\n"), done
+    done = cli("run", "--file", write(scratch, "b.c", "int answer(void) { return 42; }"),
+               write(scratch, "a.c", "int answer(void); int main(void) { return answer(); }"),
+               server=server)
+    assert done.returncode == 42, done
+
+
+def test_run_java_class_has_the_name_of_its_file(cli, server, scratch):
+    done = cli("run", write(scratch, "Greeter.java", "public class Greeter { public static void "
+                            "main(String[] a) { System.out.println(a[0]); } }"), "hi", server=server)
+    assert (done.returncode, done.stdout) == (0, "hi\n"), done
 
 
 def test_submit_result_cancel(cli, server, scratch):
