@@ -28,7 +28,7 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 
 static void put(const struct tree *t, const char *name, const char *text)
 {
-	char path[256];
+	char path[512];
 
 	(void)snprintf(path, sizeof(path), "%s/%s", t->root, name);
 	for (char *slash = strchr(path + strlen(t->root) + 1, '/'); slash;
@@ -42,7 +42,7 @@ static void put(const struct tree *t, const char *name, const char *text)
 
 static void expect(const struct tree *t, const char *name, const char *text)
 {
-	char path[256], found[256];
+	char path[512], found[256];
 
 	(void)snprintf(path, sizeof(path), "%s/%s", t->root, name);
 	assert_true(io_read_at(AT_FDCWD, path, found, sizeof(found)) >= 0);
