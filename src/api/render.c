@@ -121,8 +121,7 @@ static void write_outputs(struct json_writer *w, const struct task *t,
 			  const struct task_run_result *run)
 {
 	static const struct bytes nothing;
-	bool holds =
-		t->state == TASK_DONE || t->state == TASK_CANCELLED || t->state == TASK_EXPIRED;
+	bool holds = t->state == TASK_DONE || (run && t->state != TASK_FAILED);
 
 	if (!holds) {
 		json_write_null_field(w, "stdout");
