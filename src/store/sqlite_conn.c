@@ -270,7 +270,7 @@ int sqlite_open_writer(struct sqlite_conn *c, const char *path, int64_t busy_ms,
 				"PRAGMA cache_size = -4096;"
 				"PRAGMA temp_store = MEMORY;"
 				"PRAGMA secure_delete = FAST;"
-				"PRAGMA wal_autocheckpoint = 2000;"
+				"PRAGMA wal_autocheckpoint = 1000;"
 				"PRAGMA journal_size_limit = 33554432",
 				e);
 	if (r >= 0)

@@ -171,6 +171,7 @@ static void finish_of_another_attempt_changes_nothing(void **state)
 	assert_int_equal(finish(f, &id, 2, TASK_DONE, &result), -ESTALE);
 	assert_int_equal(RUN(release, f, &release), 0);
 	assert_int_equal(finish(f, &id, 1, TASK_DONE, &result), -ESTALE);
+	assert_int_equal(finish(f, &id, 1, TASK_CANCELLED, NULL), -ESTALE);
 	assert_int_equal(claim(f, &id), 2);
 	assert_int_equal(finish(f, &id, 1, TASK_DONE, &result), -ESTALE);
 	assert_state(f, &id, TASK_RUNNING, 2);
@@ -178,6 +179,59 @@ static void finish_of_another_attempt_changes_nothing(void **state)
 	assert_int_equal(finish(f, &id, 2, TASK_FAILED, NULL), -ESTALE);
 	assert_state(f, &id, TASK_DONE, 2);
 	task_result_fini(&result);
+}
+
+static void finish_that_claims_is_one_write(void **state)
+{
+	struct fixture *f = *state;
+	struct uuid id = add_task(f);
+	struct store_finish r = {
+		.id = id,
+		.claim_owner = 7,
+		.state = TASK_DONE,
+		.started_us = NOW_US,
+		.finished_us = NOW_US + 1,
+	};
+
+	assert_int_equal(RUN(finish, f, &r), 0);
+	assert_int_equal(r.attempt, 1);
+	assert_state(f, &id, TASK_DONE, 1);
+	/* A second one finds it final. */
+	r.state = TASK_FAILED;
+	assert_int_equal(RUN(finish, f, &r), -ESTALE);
+	assert_int_equal(r.state, TASK_DONE);
+	assert_state(f, &id, TASK_DONE, 1);
+}
+
+static void finish_that_claims_refused_unless_queued_in_time(void **state)
+{
+	struct fixture *f = *state;
+	struct uuid cancelled = add_task(f), running = add_task(f);
+	struct uuid late = add_task_with(f, &(struct spec_options){.deadline_us = NOW_US});
+	struct store_cancel_task cancel = {.id = cancelled, .now_us = NOW_US};
+	const struct {
+		struct uuid id;
+		enum task_state found;
+		int attempt;
+	} cases[] = {{cancelled, TASK_CANCELLED, 0},
+		     {running, TASK_RUNNING, 1},
+		     {late, TASK_EXPIRED, 0}};
+
+	assert_int_equal(RUN(cancel_task, f, &cancel), 0);
+	(void)claim(f, &running);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct store_finish r = {
+			.id = cases[i].id,
+			.claim_owner = 7,
+			.state = TASK_DONE,
+			.started_us = NOW_US + 1,
+			.finished_us = NOW_US + 2,
+		};
+
+		assert_int_equal(RUN(finish, f, &r), -ESTALE);
+		assert_int_equal(r.state, cases[i].found);
+		assert_state(f, &cases[i].id, cases[i].found, cases[i].attempt);
+	}
 }
 
 static void finish_twice_at_once_counts_once(void **state)
@@ -573,6 +627,8 @@ const struct CMUnitTest store_suite_moves[] = {
 	CASE(finish_keeps_the_result),
 	CASE(finish_in_each_final_state),
 	CASE(finish_of_another_attempt_changes_nothing),
+	CASE(finish_that_claims_is_one_write),
+	CASE(finish_that_claims_refused_unless_queued_in_time),
 	CASE(finish_twice_at_once_counts_once),
 	CASE(release_that_counts_fails_after_three),
 	CASE(release_without_counts_costs_nothing),

@@ -15,12 +15,15 @@
 #include <sched.h>
 #include <spawn.h>
 #include <sqlite3.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 extern char **environ;
 
@@ -145,6 +148,66 @@ static void reopen_keeps_everything(void **state)
 	fixture_open(f);
 	assert_state(f, &id, TASK_QUEUED, 0);
 	assert_state(f, &done, TASK_DONE, 1);
+}
+
+/* ---- durability ---- */
+
+/* Taken in place of the C library's, for SQLite too: what a killed process cannot show, since the
+ * kernel lives on, is whether anything was synced. */
+static atomic_int syncs;
+
+int fsync(int fd)
+{
+	(void)atomic_fetch_add(&syncs, 1);
+	return (int)syscall(SYS_fsync, fd);
+}
+
+int fdatasync(int fd)
+{
+	(void)atomic_fetch_add(&syncs, 1);
+	return (int)syscall(SYS_fdatasync, fd);
+}
+
+static void write_is_synced_before_it_is_done(void **state)
+{
+	struct fixture *f = *state;
+
+	for (int i = 0; i < 10; i++) {
+		int before = atomic_load(&syncs);
+		struct uuid id = add_task(f);
+		int inserted = atomic_load(&syncs);
+		int claimed;
+
+		assert_true(inserted > before);
+		(void)claim(f, &id);
+		claimed = atomic_load(&syncs);
+		assert_true(claimed > inserted);
+		assert_int_equal(finish(f, &id, 1, TASK_DONE, NULL), 0);
+		assert_true(atomic_load(&syncs) > claimed);
+	}
+}
+
+static void writes_that_arrive_together_share_syncs(void **state)
+{
+	enum { MANY = 200 };
+	struct fixture *f = *state;
+	struct task_spec *specs = calloc(MANY, sizeof *specs);
+	struct store_insert *r = calloc(MANY, sizeof *r);
+	int before = atomic_load(&syncs);
+	struct waiter w = {0};
+
+	assert_true(specs && r);
+	for (size_t i = 0; i < MANY; i++) {
+		make_spec(&specs[i], &(struct spec_options){0});
+		r[i].spec = &specs[i];
+		BEGIN(insert, f, &w, &r[i]);
+	}
+	assert_int_equal(wait_all(f, &w), 0);
+	assert_true(atomic_load(&syncs) - before < MANY / 2);
+	for (size_t i = 0; i < MANY; i++)
+		task_spec_fini(&specs[i]);
+	free(specs);
+	free(r);
 }
 
 /* ---- what must not be opened ---- */
@@ -468,6 +531,8 @@ static const struct CMUnitTest own[] = {
 	CASE(open_takes_special_names_as_paths),
 	CASE(open_without_path_refused),
 	CASE(reopen_keeps_everything),
+	CASE(write_is_synced_before_it_is_done),
+	CASE(writes_that_arrive_together_share_syncs),
 	CASE(open_of_newer_schema_refused),
 	CASE(open_of_foreign_database_refused_and_unchanged),
 	CASE(open_of_damaged_file_refused),
