@@ -27,7 +27,11 @@ enum job_state {
 	_JOB_STATE_MAX
 };
 
-enum claim_state { CLAIM_NONE, CLAIM_PENDING, CLAIM_WON, CLAIM_LOST };
+/* A claim is DUE for a moment first: a task that is through by then is claimed and finished in one
+ * write. */
+enum claim_state { CLAIM_NONE, CLAIM_DUE, CLAIM_PENDING, CLAIM_WON, CLAIM_LOST };
+
+enum { CLAIM_DELAY_MS = 5 };
 
 /* What is to become of a job once it is known whether its claim was won. */
 enum settle {
@@ -44,6 +48,8 @@ struct job {
 	struct lane_item lane;
 	struct list runner_link; /* in runner->jobs from FETCHING on */
 	struct list retry_link;
+	struct list claim_link; /* in scheduler->claims while DUE */
+	int64_t claim_at_us;	/* monotonic */
 	struct scheduler *scheduler;
 	struct queue_delivery *delivery; /* NULL once acknowledged, or lost with the queue */
 	struct uuid id;
@@ -114,6 +120,8 @@ struct scheduler {
 	uv_timer_t renew_timer;
 	uv_timer_t sweep_timer;
 	uv_timer_t retry_timer;
+	uv_timer_t claim_timer;
+	struct list claims; /* jobs whose claim is DUE, the oldest first */
 	uv_timer_t close_timer;
 	int open_handles;
 	size_t requests; /* store requests of the scheduler's own in flight */
@@ -150,6 +158,7 @@ void job_abandon(struct job *j);    /* the scheduler ends: let go of it now, or 
 /* settle.c: from the end of a run to the row. */
 void job_settle(struct job *j, enum settle how);
 void job_claim(struct job *j);
+void job_claim_soon(struct job *j);
 
 /* follow.c: frames about one job. */
 void job_accepted(struct job *j);

@@ -39,6 +39,7 @@ static struct job *job_new(struct scheduler *s, struct queue_delivery *d, size_t
 	list_init(&j->lane.link);
 	list_init(&j->runner_link);
 	list_init(&j->retry_link);
+	list_init(&j->claim_link);
 	list_init(&j->cache_get.deferred.link);
 	backoff_init(&j->backoff, RETRY_MIN_MS, RETRY_MAX_MS);
 	if (map_put(&s->jobs, &j->id, sizeof j->id, j) < 0) {
@@ -60,6 +61,7 @@ static void clear_try(struct job *j)
 	j->result = NULL;
 	task_spec_free(j->spec);
 	j->spec = NULL;
+	list_unlink(&j->claim_link);
 	j->claim = CLAIM_NONE;
 	j->settle = SETTLE_NONE;
 	j->cancel_sent = false;
@@ -197,7 +199,7 @@ static void assign(struct job *j)
 	}
 	j->state = JOB_ASSIGNED;
 	metric_add(METRIC_TASK_ATTEMPTS, 1, j->spec->program.language);
-	job_claim(j);
+	job_claim_soon(j);
 }
 
 static void on_stored_spec(struct store_req *req, int code)

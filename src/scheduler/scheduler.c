@@ -299,7 +299,8 @@ const struct task_isolation *scheduler_isolation(const struct scheduler *s)
 
 static void init_timers(struct scheduler *s)
 {
-	uv_timer_t *timers[] = {&s->renew_timer, &s->sweep_timer, &s->retry_timer, &s->close_timer};
+	uv_timer_t *timers[] = {&s->renew_timer, &s->sweep_timer, &s->retry_timer, &s->claim_timer,
+				&s->close_timer};
 
 	for (size_t i = 0; i < ARRAY_SIZE(timers); i++) {
 		(void)uv_timer_init(s->loop, timers[i]);
@@ -321,6 +322,7 @@ int scheduler_new(uv_loop_t *loop, const struct scheduler_config *cfg,
 	list_init(&s->dispatch.link);
 	list_init(&s->runners);
 	list_init(&s->retries);
+	list_init(&s->claims);
 	map_init(&s->jobs);
 	arc4random_buf(&s->owner, sizeof s->owner);
 	s->owner = (s->owner >> 1) | 1; /* stores keep signed 64-bit numbers */
@@ -391,6 +393,7 @@ static void shut(struct scheduler *s)
 	uv_close((uv_handle_t *)&s->renew_timer, on_handle_closed);
 	uv_close((uv_handle_t *)&s->sweep_timer, on_handle_closed);
 	uv_close((uv_handle_t *)&s->retry_timer, on_handle_closed);
+	uv_close((uv_handle_t *)&s->claim_timer, on_handle_closed);
 	uv_close((uv_handle_t *)&s->close_timer, on_handle_closed);
 }
 

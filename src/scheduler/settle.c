@@ -74,6 +74,7 @@ void job_claim(struct job *j)
 	const struct scheduler *s = j->scheduler;
 	int64_t now_us = clock_wall_us();
 
+	list_unlink(&j->claim_link);
 	j->claim = CLAIM_PENDING;
 	j->store_claim = (struct store_claim){
 		.req = {.done = on_claimed, .ctx = j},
@@ -83,6 +84,30 @@ void job_claim(struct job *j)
 		.lease_until_us = now_us + s->cfg.lease_ms * 1000,
 	};
 	store_claim(s->cfg.store, &j->store_claim);
+}
+
+static void on_claim_timer(uv_timer_t *timer)
+{
+	struct scheduler *s = timer->data;
+	int64_t now_us = clock_monotonic_us();
+	struct job *j;
+
+	while ((j = LIST_FIRST(&s->claims, struct job, claim_link)) && j->claim_at_us <= now_us)
+		job_claim(j);
+	if (j)
+		(void)uv_timer_start(timer, on_claim_timer,
+				     (uint64_t)(j->claim_at_us - now_us) / 1000 + 1, 0);
+}
+
+void job_claim_soon(struct job *j)
+{
+	struct scheduler *s = j->scheduler;
+
+	j->claim = CLAIM_DUE;
+	j->claim_at_us = clock_monotonic_us() + CLAIM_DELAY_MS * INT64_C(1000);
+	list_push_back(&s->claims, &j->claim_link);
+	if (!uv_is_active((uv_handle_t *)&s->claim_timer))
+		(void)uv_timer_start(&s->claim_timer, on_claim_timer, CLAIM_DELAY_MS, 0);
 }
 
 /* ---- finish ---- */
@@ -132,9 +157,14 @@ static void on_finished(struct store_req *req, int code)
 	}
 	if (code < 0) {
 		metric_add(METRIC_TASK_DUPLICATES_DROPPED, 1);
-		log_warn("scheduler", "a result came too late and was dropped", LOG_TASK(&j->id),
-			 LOG_INT("attempt", j->attempt));
+		/* Without a claim before, it was cancelled or expired at the last moment. */
+		if (!j->store_finish.claim_owner)
+			log_warn("scheduler", "a result came too late and was dropped",
+				 LOG_TASK(&j->id), LOG_INT("attempt", j->attempt));
+		else if (code == -ESTALE && j->store_finish.state == TASK_EXPIRED)
+			tell_finished(j, TASK_EXPIRED);
 	} else {
+		j->attempt = j->store_finish.attempt;
 		put_into_cache(j);
 		tell_finished(j, j->final_state);
 		observe_finish(j);
@@ -147,12 +177,14 @@ static void on_finished(struct store_req *req, int code)
 
 static void finish(struct job *j)
 {
+	list_unlink(&j->claim_link);
 	j->settling = true;
 	if (!j->finished_us)
 		j->finished_us = clock_wall_us();
 	j->store_finish = (struct store_finish){
 		.req = {.done = on_finished, .ctx = j},
 		.id = j->id,
+		.claim_owner = j->claim == CLAIM_DUE ? j->scheduler->owner : 0,
 		.attempt = j->attempt,
 		.state = j->final_state,
 		.started_us = j->started_us,
@@ -212,14 +244,14 @@ static void settle(struct job *j)
 		job_free(j);
 		return;
 	}
-	if (j->claim == CLAIM_NONE) {
-		job_claim(j);
-		return;
-	}
-	if (j->settle == SETTLE_FINISH)
+	if (j->settle == SETTLE_FINISH && (j->claim == CLAIM_WON || j->claim == CLAIM_DUE))
 		finish(j);
-	else
+	else if (j->settle == SETTLE_HAND_BACK && j->claim == CLAIM_DUE)
+		job_start_over(j);
+	else if (j->claim == CLAIM_WON)
 		release(j);
+	else
+		job_claim(j);
 }
 
 void job_settle(struct job *j, enum settle how)

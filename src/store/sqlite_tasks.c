@@ -4,6 +4,7 @@
 #include "base/str.h"
 #include "wire/codec.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -217,25 +218,36 @@ int sqlite_insert(struct sqlite_conn *c, struct store_req *req)
 
 /* ---- claim and renew ---- */
 
+/* Finds a row that may be claimed at this time. One whose deadline has passed is expired here.
+ * ret_state holds for -ESTALE. */
+static int find_claimable(struct sqlite_conn *c, const struct uuid *id, int64_t now_us,
+			  struct row *ret_row, enum task_state *ret_state)
+{
+	int rc = find_row(c, id, ret_row);
+
+	if (rc < 0)
+		return rc;
+	*ret_state = ret_row->state;
+	if (ret_row->state != TASK_QUEUED)
+		return -ESTALE;
+	if (!ret_row->deadline_us || ret_row->deadline_us >= now_us)
+		return 0;
+	rc = move_row(c, ret_row,
+		      &(struct move){.to = TASK_EXPIRED,
+				     .attempt = ret_row->attempt,
+				     .finished_us = now_us});
+	*ret_state = ret_row->state;
+	return rc < 0 ? rc : -ESTALE;
+}
+
 int sqlite_claim(struct sqlite_conn *c, struct store_req *req)
 {
 	struct store_claim *r = container_of(req, struct store_claim, req);
 	struct row row;
-	int rc = find_row(c, &r->id, &row);
+	int rc = find_claimable(c, &r->id, r->now_us, &row, &r->state);
 
 	if (rc < 0)
 		return rc;
-	r->state = row.state;
-	if (row.state != TASK_QUEUED)
-		return -ESTALE;
-	if (row.deadline_us && row.deadline_us < r->now_us) {
-		rc = move_row(c, &row,
-			      &(struct move){.to = TASK_EXPIRED,
-					     .attempt = row.attempt,
-					     .finished_us = r->now_us});
-		r->state = row.state;
-		return rc < 0 ? rc : -ESTALE;
-	}
 	rc = move_row(c, &row,
 		      &(struct move){.to = TASK_RUNNING,
 				     .attempt = row.attempt + 1,
@@ -302,8 +314,21 @@ int sqlite_finish(struct sqlite_conn *c, struct store_req *req)
 {
 	struct store_finish *r = container_of(req, struct store_finish, req);
 	struct row row;
-	int rc = find_running(c, &r->id, r->attempt, &row);
+	int rc;
 
+	if (r->claim_owner) {
+		enum task_state state = TASK_QUEUED;
+
+		rc = find_claimable(c, &r->id, r->started_us, &row, &state);
+		if (rc == -ESTALE)
+			r->state = state;
+		/* The claim is part of the one write below. */
+		assert(rc < 0 || task_state_may_move(row.state, TASK_RUNNING));
+		row.state = TASK_RUNNING;
+		row.attempt++;
+	} else {
+		rc = find_running(c, &r->id, r->attempt, &row);
+	}
 	if (rc == 0 && r->result)
 		rc = pack_result(c, r->result);
 	if (rc == 0)
@@ -316,6 +341,8 @@ int sqlite_finish(struct sqlite_conn *c, struct store_req *req)
 								  : TASK_OUTCOME_NONE});
 	if (rc == 0 && r->result)
 		rc = all_or_nothing(c, put_packed(c, SQL_INSERT_RESULT, row.seq));
+	if (rc == 0)
+		r->attempt = row.attempt;
 	return rc;
 }
 

@@ -135,13 +135,17 @@ struct store_renew {
 };
 void store_renew(struct store *s, struct store_renew *r);
 
-/* Writes the final state and result of a running task. -ESTALE: the attempt is not the row's, or
- * there is no such task. */
+/* Writes the final state and result of a running task. -ESTALE: the attempt is not the row's.
+ *
+ * With claim_owner the task was not claimed before: it is claimed and finished in one write, which
+ * spares a short task a commit. It must still be queued then, and its deadline not have passed when
+ * it started; otherwise -ESTALE, and state and the row are as store_claim would leave them. */
 struct store_finish {
 	struct store_req req;
 	struct uuid id;			  /* in */
-	int attempt;			  /* in */
-	enum task_state state;		  /* in: DONE, CANCELLED or FAILED */
+	uint64_t claim_owner;		  /* in: 0, or who claims it */
+	int attempt;			  /* in; out with claim_owner */
+	enum task_state state;		  /* in: DONE, CANCELLED or FAILED; out where it is stale */
 	int64_t started_us;		  /* in */
 	int64_t finished_us;		  /* in */
 	const struct task_result *result; /* in, or NULL */
