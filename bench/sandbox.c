@@ -2,12 +2,14 @@
 
 /*
  * What a sandbox costs, through the same client that the runner uses: from START to EXITED in a
- * prepared box, from PREPARE to PREPARED, from EXITED to RELEASED, and the CPU time of the machine
- * per task.
+ * prepared box, from PREPARE to PREPARED, from EXITED to RELEASED, and the CPU time per task of the
+ * spawner and everything in its boxes.
  *
- *	bench-sandbox KILN_SANDBOX COUNT BOXES RUNG PROGRAM
+ *	bench-sandbox KILN_SANDBOX COUNT BOXES RUNG PROGRAM [full]
  *
- * BOXES boxes are kept prepared; one task runs at a time. PROGRAM is put into the work directory.
+ * BOXES boxes are kept prepared; one task runs at a time, and the next when all are ready again, as
+ * under a load below saturation. With "full" the next one does not wait for that. PROGRAM is put
+ * into the work directory; with a leading "=" it is run from where it is.
  */
 
 #include "base/cleanup.h"
@@ -21,31 +23,28 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 static struct sandbox_limits limits = {
 	.cpu_usec = 5000000, .wall_usec = 15000000, .memory_bytes = 256u << 20, .processes = 64};
 
-/* Milliseconds that all CPUs were busy since boot. */
-static double busy_ms(void)
+/* CPU time of the spawner, which has ended, and of all that it waited for. */
+static double children_ms(void)
 {
-	unsigned long long v[8] = {0};
-	FILE *f = fopen("/proc/stat", "re");
+	struct rusage u;
 
-	if (!f)
-		return 0;
-	if (fscanf(f, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", v, v + 1, v + 2, v + 3, v + 4,
-		   v + 5, v + 6, v + 7) < 8)
-		v[0] = 0;
-	(void)fclose(f);
-	return (double)(v[0] + v[1] + v[2] + v[5] + v[6]) * 1000 / (double)sysconf(_SC_CLK_TCK);
+	(void)getrusage(RUSAGE_CHILDREN, &u);
+	return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1e3 +
+	       (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e3;
 }
 
 static int write_job(const char *program, int *ret_fd, struct err *e)
 {
-	static const char *const argv[] = {"./program", NULL}, *const envp[] = {NULL};
+	static const char *const envp[] = {NULL};
+	const char *const argv[] = {program[0] == '=' ? program + 1 : "./program", NULL};
 	const struct job_spec spec = {.argv = argv, .envp = envp};
-	AUTO_FD int fd = open(program, O_RDONLY | O_CLOEXEC);
+	AUTO_FD int fd = open(argv[0][0] == '.' ? program : argv[0], O_RDONLY | O_CLOEXEC);
 	struct archive_entry entry = {.name = "program", .name_len = 7, .mode = 0755};
 	struct stat st;
 	void *data;
@@ -53,6 +52,8 @@ static int write_job(const char *program, int *ret_fd, struct err *e)
 
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return err_errno(e, -errno, "could not open \"%s\"", program);
+	if (program[0] == '=')
+		return job_write(&spec, NULL, 0, ret_fd, e);
 	data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
 	if (data == MAP_FAILED)
 		return err_errno(e, -errno, "could not map \"%s\"", program);
@@ -128,9 +129,8 @@ static int run_until(struct sandbox_client *c, struct state *s, unsigned int box
 }
 
 static int measure(struct sandbox_client *c, const struct sandbox_task *task, unsigned int count,
-		   unsigned int boxes, struct state *s, double *ret_cpu_ms, struct err *e)
+		   unsigned int boxes, bool full, struct state *s, struct err *e)
 {
-	double before = 0;
 	int r = 0;
 
 	for (unsigned int b = 0; r == 0 && b < boxes; b++) {
@@ -140,12 +140,11 @@ static int measure(struct sandbox_client *c, const struct sandbox_task *task, un
 	for (unsigned int i = 0; r == 0 && i < count; i++) {
 		unsigned int b = i % boxes;
 
-		if (i == count / 10) {
-			before = busy_ms();
+		if (i == count / 10)
 			s->prepare.n = s->run.n = s->release.n = 0;
-		}
-		while (r == 0 && !s->ready[b])
-			r = run_until(c, s, b, SANDBOX_EVENT_PREPARED, e);
+		for (unsigned int k = 0; k < boxes; k++)
+			while (r == 0 && !s->ready[k] && (!full || k == b))
+				r = run_until(c, s, k, SANDBOX_EVENT_PREPARED, e);
 		s->ready[b] = false;
 		s->at[b] = now_ns();
 		if (r == 0)
@@ -153,12 +152,11 @@ static int measure(struct sandbox_client *c, const struct sandbox_task *task, un
 		if (r == 0)
 			r = run_until(c, s, b, SANDBOX_EVENT_EXITED, e);
 	}
-	*ret_cpu_ms = (busy_ms() - before) / (count - count / 10);
 	return r;
 }
 
 static int bench(const char *program, unsigned int count, unsigned int boxes,
-		 enum sandbox_rung rung, const char *payload, struct err *e)
+		 enum sandbox_rung rung, const char *payload, bool full, struct err *e)
 {
 	static const uint8_t targets[] = {1};
 	AUTO(sandbox_client_free) struct sandbox_client *c = NULL;
@@ -173,7 +171,7 @@ static int bench(const char *program, unsigned int count, unsigned int boxes,
 				    .map_targets = targets,
 				    .map_count = 1};
 	struct state s = {0};
-	double cpu_ms = 0;
+	int64_t began = 0;
 	int r = sandbox_profile_default(&binds, &o.bind_count, e);
 
 	o.binds = binds;
@@ -185,11 +183,17 @@ static int bench(const char *program, unsigned int count, unsigned int boxes,
 	task.job_fd = job;
 	if (r == 0)
 		r = sandbox_client_new(&o, &c, e);
+	began = now_ns();
 	if (r == 0)
-		r = measure(c, &task, count, boxes, &s, &cpu_ms, e);
+		r = measure(c, &task, count, boxes, full, &s, e);
 	if (r == 0) {
-		(void)printf("{\"rung\": \"%s\", \"cpu_ms_per_task\": %.3f, \"start_to_exited\": {",
-			     sandbox_rung_name(sandbox_client_in_force(c)->rung), cpu_ms);
+		double seconds = (double)(now_ns() - began) / 1e9;
+
+		rung = sandbox_client_in_force(c)->rung;
+		sandbox_client_free(TAKE_PTR(c));
+		(void)printf("{\"rung\": \"%s\", \"per_second\": %.0f, \"cpu_ms_per_task\": %.3f, "
+			     "\"start_to_exited\": {",
+			     sandbox_rung_name(rung), count / seconds, children_ms() / count);
 		samples_print(&s.run, stdout);
 		(void)printf("}, \"prepare\": {");
 		samples_print(&s.prepare, stdout);
@@ -208,16 +212,17 @@ int main(int argc, char **argv)
 	struct err e = {0};
 	unsigned int count, boxes, rung = SANDBOX_RUNG_AUTO;
 
-	if (argc != 6 || sscanf(argv[2], "%u", &count) != 1 || sscanf(argv[3], "%u", &boxes) != 1 ||
+	if (argc < 6 || sscanf(argv[2], "%u", &count) != 1 || sscanf(argv[3], "%u", &boxes) != 1 ||
 	    count < 10 || boxes < 1 || boxes > SANDBOX_BOXES_MAX) {
-		(void)fprintf(stderr,
-			      "usage: bench-sandbox KILN_SANDBOX COUNT BOXES RUNG PROGRAM\n");
+		(void)fprintf(
+			stderr,
+			"usage: bench-sandbox KILN_SANDBOX COUNT BOXES RUNG PROGRAM [full]\n");
 		return 2;
 	}
 	for (unsigned int i = 0; i < _SANDBOX_RUNG_MAX; i++)
 		if (strcmp(argv[4], sandbox_rung_name(i)) == 0)
 			rung = i;
-	if (bench(argv[1], count, boxes, (enum sandbox_rung)rung, argv[5], &e) < 0) {
+	if (bench(argv[1], count, boxes, (enum sandbox_rung)rung, argv[5], argc > 6, &e) < 0) {
 		(void)fprintf(stderr, "bench-sandbox: %s\n", e.msg);
 		return 1;
 	}
