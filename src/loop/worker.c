@@ -7,12 +7,14 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <time.h>
 
 struct worker {
 	const struct worker_ops *ops;
 	void *ctx;
-	uv_async_t wake;
+	uv_poll_t wake; /* of wake_fd */
+	int wake_fd;	/* eventfd, not uv_async: libuv 1.44 spins when the sender is preempted */
 	pthread_t thread;
 	size_t pending; /* loop side only */
 	void (*freed)(void *ctx);
@@ -82,7 +84,9 @@ static void serve(struct worker *w)
 		w->ops->batch(w->ctx, &batch);
 		(void)pthread_mutex_lock(&w->lock);
 		list_move_all(&w->done, &batch);
-		(void)uv_async_send(&w->wake);
+		(void)pthread_mutex_unlock(&w->lock);
+		(void)eventfd_write(w->wake_fd, 1);
+		(void)pthread_mutex_lock(&w->lock);
 	}
 	(void)pthread_mutex_unlock(&w->lock);
 }
@@ -123,15 +127,22 @@ static void hand_back(struct worker *w)
 	}
 }
 
-static void on_wake(uv_async_t *wake)
+static void on_wake(uv_poll_t *wake, int status, int events)
 {
-	hand_back(wake->data);
+	struct worker *w = wake->data;
+	eventfd_t count;
+
+	(void)status;
+	(void)events;
+	(void)eventfd_read(w->wake_fd, &count);
+	hand_back(w);
 }
 
 static void free_worker(struct worker *w)
 {
 	(void)pthread_cond_destroy(&w->cond);
 	(void)pthread_mutex_destroy(&w->lock);
+	cleanup_close(&w->wake_fd);
 	free(w);
 }
 
@@ -182,10 +193,12 @@ int worker_new(uv_loop_t *loop, const char *name, const struct worker_ops *ops, 
 		return err_set(e, -ENOMEM, "out of memory");
 	w->ops = ops;
 	w->ctx = ctx;
+	w->wake.data = w;
 	list_init(&w->todo);
 	list_init(&w->done);
 	init_lock(w);
-	r = start_thread(w, name);
+	w->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	r = w->wake_fd < 0 ? -errno : start_thread(w, name);
 	if (r < 0) {
 		free_worker(w);
 		return err_errno(e, r, "could not start a thread");
@@ -204,7 +217,9 @@ int worker_new(uv_loop_t *loop, const char *name, const struct worker_ops *ops, 
 	}
 	/* Only now: a handle cannot be taken back without a turn of the loop. Nothing is submitted
 	 * before this function returns, so the thread does not need it earlier. */
-	r = uv_async_init(loop, &w->wake, on_wake);
+	r = uv_poll_init(loop, &w->wake, w->wake_fd);
+	if (r == 0)
+		r = uv_poll_start(&w->wake, UV_READABLE, on_wake);
 	if (r < 0) {
 		w->stopping = true;
 		(void)pthread_cond_broadcast(&w->cond);
@@ -212,7 +227,6 @@ int worker_new(uv_loop_t *loop, const char *name, const struct worker_ops *ops, 
 		free_worker(w);
 		return err_errno(e, r, "could not start a thread");
 	}
-	w->wake.data = w;
 	*ret_worker = w;
 	return 0;
 }
