@@ -79,20 +79,29 @@ int sqlite_get(struct sqlite_conn *c, struct store_req *req)
 
 /* ---- list ---- */
 
-/* The state stands in the text as a number, so that the index of that state can be used. It is not
- * worth to keep such a statement. */
+/* There are few tasks in any state but DONE: the index of that state is the one to go through. The
+ * state stands in the text as a number, which a partial index asks for; such a statement is not
+ * worth keeping. */
+static const char *const state_indexes[_TASK_STATE_MAX] = {
+	[TASK_QUEUED] = "INDEXED BY task_queued",     [TASK_RUNNING] = "INDEXED BY task_lease",
+	[TASK_CANCELLED] = "INDEXED BY task_unusual", [TASK_EXPIRED] = "INDEXED BY task_unusual",
+	[TASK_FAILED] = "INDEXED BY task_unusual",
+};
+
 static sqlite3_stmt *prepare_list(struct sqlite_conn *c, const struct store_list *r)
 {
+	const char *index = r->state >= 0 ? state_indexes[r->state] : NULL;
 	sqlite3_stmt *st = NULL;
 	struct buf text;
 	int rc;
 
 	buf_init(&text, 2048);
-	(void)buf_append_str(&text,
-			     "SELECT t.state, t.attempt, t.cancelling, t.started, t.finished,"
-			     " coalesce(s.head, s.whole), coalesce(r.head, r.whole)"
-			     " FROM task AS t JOIN spec AS s ON s.seq = t.seq"
-			     " LEFT JOIN result AS r ON r.seq = t.seq WHERE 1");
+	(void)buf_printf(&text,
+			 "SELECT t.state, t.attempt, t.cancelling, t.started, t.finished,"
+			 " coalesce(s.head, s.whole), coalesce(r.head, r.whole)"
+			 " FROM task AS t %s JOIN spec AS s ON s.seq = t.seq"
+			 " LEFT JOIN result AS r ON r.seq = t.seq WHERE 1",
+			 index ? index : "");
 	if (r->tenant)
 		(void)buf_append_str(&text, " AND t.tenant = ?1");
 	if (r->language)
