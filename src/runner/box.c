@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { RETRY_MIN_MS = 50, RETRY_MAX_MS = 5000, REFILL_DELAY_MS = 5 };
+enum { PREPARE_TRIES = 3, RETRY_MIN_MS = 50, RETRY_MAX_MS = 5000, REFILL_DELAY_MS = 5 };
 
 enum box_state {
 	BOX_EMPTY, /* may be prepared */
@@ -71,19 +71,42 @@ static void refill_later(struct box_pool *p, uint64_t ms)
 		(void)uv_timer_start(&p->refill_timer, refill_due, ms, 0);
 }
 
+/* Whether a failure makes the next try wait. */
+static bool backing_off(const struct box_pool *p)
+{
+	return p->failures > 0 && uv_is_active((const uv_handle_t *)&p->refill_timer);
+}
+
+static struct box_use *find_tired(struct box_pool *p)
+{
+	struct box_use *u;
+
+	LIST_FOREACH (u, &p->waiting, link) {
+		if (u->failures >= PREPARE_TRIES)
+			return u;
+	}
+	return NULL;
+}
+
+/* Boxes that are prepared together fail together, which counts once. Those that wait hear of it
+ * when they have seen it often enough: what passes by itself is nobody's failure. */
 static void prepare_failed(struct box_pool *p, const char *message)
 {
-	struct box_use *u = LIST_FIRST(&p->waiting, struct box_use, link);
+	struct box_use *u;
 
+	if (backing_off(p))
+		return;
 	if (p->failures++ == 0)
 		log_error("runner", "could not prepare a sandbox", LOG_STR("reason", message));
-	refill_later(p, backoff_next_ms(&p->retry));
-	/* One failure is answered by one use: where nothing works, all of them hear it in time. */
-	if (!u)
-		return;
-	list_unlink(&u->link);
-	p->n_waiting--;
-	u->ops->failed(u, message);
+	if (!p->closing)
+		(void)uv_timer_start(&p->refill_timer, refill_due, backoff_next_ms(&p->retry), 0);
+	LIST_FOREACH (u, &p->waiting, link)
+		u->failures++;
+	while ((u = find_tired(p))) {
+		list_unlink(&u->link);
+		p->n_waiting--;
+		u->ops->failed(u, message);
+	}
 }
 
 static void prepare_one(struct box_pool *p, struct box *b)
@@ -99,12 +122,6 @@ static void prepare_one(struct box_pool *p, struct box *b)
 	b->cookie = p->cookie;
 	b->use = NULL;
 	box_move(p, b, BOX_PREPARING);
-}
-
-/* Whether a failure makes the next try wait. */
-static bool backing_off(const struct box_pool *p)
-{
-	return p->failures > 0 && uv_is_active((const uv_handle_t *)&p->refill_timer);
 }
 
 static void refill(struct box_pool *p)
@@ -155,6 +172,7 @@ void box_run(struct box_pool *p, struct box_use *u)
 {
 	list_init(&u->link);
 	u->box = NULL;
+	u->failures = 0;
 	u->standby = p->n_waiting == 0 && p->count[BOX_READY] > 0;
 	if (p->lost) {
 		u->ops->failed(u, "the spawner is gone");
@@ -217,8 +235,8 @@ static void box_exited(struct box_pool *p, struct box *b, const struct sandbox_e
 			b->use->ops->exited(b->use, x);
 		return;
 	}
-	(void)snprintf(message, sizeof(message), "could not %s: %s", sandbox_step_name(x->step),
-		       err_text(x->error));
+	(void)snprintf(message, sizeof(message), "could not %s%s%s", sandbox_step_name(x->step),
+		       x->error ? ": " : "", x->error ? err_text(x->error) : "");
 	prepare_failed(p, message);
 }
 

@@ -31,7 +31,7 @@ struct box_ops {
 	void (*exited)(struct box_use *u, const struct sandbox_event_exited *x);
 	/* Nothing is left of the box, so nothing holds its pipes. */
 	void (*gone)(struct box_use *u);
-	/* No box could be had or started; nothing follows. */
+	/* No box could be had, after some tries, or started; nothing follows. */
 	void (*failed)(struct box_use *u, const char *message);
 };
 
@@ -41,6 +41,7 @@ struct box_use {
 	bool standby;		  /* the box was ready when it was asked for */
 	struct list link;	  /* of the pool: those that wait */
 	struct box *box;
+	unsigned failures; /* to prepare a box, while it waited */
 };
 
 struct box_pool_config {

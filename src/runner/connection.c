@@ -22,7 +22,7 @@ struct connection {
 	struct connection_config cfg;
 	struct wire_conn *wire;
 	enum connection_state state;
-	struct map jobs; /* by id */
+	struct map tasks; /* by id */
 	uint64_t credit_bytes;
 	uv_timer_t lease;
 	int64_t lease_ms, renewed_us;
@@ -30,10 +30,10 @@ struct connection {
 	char message[MESSAGE_MAX];
 };
 
-struct task_slot { /* a job and its place in the map */
+struct task_slot { /* an execution and its place in the map */
 	struct connection *connection;
 	struct uuid id;
-	struct execution *job;
+	struct execution *execution;
 };
 
 static bool over(const struct connection *c)
@@ -69,7 +69,7 @@ static char *text(const char *s)
 	return (char *)(uintptr_t)(s ? s : "");
 }
 
-/* ---- what jobs say ---- */
+/* ---- what executions say ---- */
 
 static bool on_writable(void *ctx)
 {
@@ -78,12 +78,12 @@ static bool on_writable(void *ctx)
 	return wire_conn_queued(t->connection->wire) < SEND_QUEUE_HIGH;
 }
 
-static void on_output(void *ctx, const struct execution *j, const struct execution_chunk *chunk)
+static void on_output(void *ctx, const struct execution *x, const struct execution_chunk *chunk)
 {
 	struct task_slot *t = ctx;
 	Kiln__Output m = KILN__OUTPUT__INIT;
 
-	(void)j;
+	(void)x;
 	codec_put_id(&t->id, &m.task);
 	m.run = chunk->run;
 	m.stream = chunk->stream;
@@ -93,21 +93,21 @@ static void on_output(void *ctx, const struct execution *j, const struct executi
 	send_frame(t->connection, KILN__FRAME__KIND_OUTPUT, &m);
 }
 
-static void on_compiled(void *ctx, const struct execution *j, const struct task_compile_result *r)
+static void on_compiled(void *ctx, const struct execution *x, const struct task_compile_result *r)
 {
 	struct task_slot *t = ctx;
 	Kiln__Compiled m = KILN__COMPILED__INIT;
 	Kiln__CompileResult result;
 	Kiln__Usage usage;
 
-	(void)j;
+	(void)x;
 	codec_put_id(&t->id, &m.task);
 	codec_put_compile_result(r, &result, &usage);
 	m.result = &result;
 	send_frame(t->connection, KILN__FRAME__KIND_COMPILED, &m);
 }
 
-static void on_run_done(void *ctx, const struct execution *j, unsigned run,
+static void on_run_done(void *ctx, const struct execution *x, unsigned run,
 			const struct task_run_result *r)
 {
 	struct task_slot *t = ctx;
@@ -115,7 +115,7 @@ static void on_run_done(void *ctx, const struct execution *j, unsigned run,
 	Kiln__RunResult result;
 	Kiln__Usage usage;
 
-	(void)j;
+	(void)x;
 	codec_put_id(&t->id, &m.task);
 	codec_put_run_result(r, &result, &usage);
 	m.run = run;
@@ -127,18 +127,19 @@ static void slot_free(struct task_slot *t)
 {
 	struct connection *c = t->connection;
 
-	(void)map_remove(&c->jobs, t->id.bytes, sizeof(t->id.bytes));
-	execution_free(t->job);
+	(void)map_remove(&c->tasks, t->id.bytes, sizeof(t->id.bytes));
+	execution_free(t->execution);
 	free(t);
 	c->cfg.give_slot(c->cfg.ctx);
 }
 
-static void on_done(void *ctx, struct execution *j, const struct execution_end *end)
+static void on_done(void *ctx, struct execution *x, const struct execution_end *end)
 {
 	struct task_slot *t = ctx;
-	Kiln__Done m = KILN__DONE__INIT;
+	Kiln__Done m;
 
-	(void)j;
+	(void)x;
+	kiln__done__init(&m);
 	codec_put_id(&t->id, &m.task);
 	m.cancelled = end->cancelled;
 	m.error_code = text(end->error_code);
@@ -165,7 +166,7 @@ static void on_lease(uv_timer_t *timer);
 
 static void lease_watch(struct connection *c)
 {
-	if (!uv_is_active((uv_handle_t *)&c->lease) && map_count(&c->jobs) > 0)
+	if (!uv_is_active((uv_handle_t *)&c->lease) && map_count(&c->tasks) > 0)
 		(void)uv_timer_start(&c->lease, on_lease, (uint64_t)c->lease_ms, 0);
 }
 
@@ -185,24 +186,24 @@ static void on_lease(uv_timer_t *timer)
 	struct connection *c = timer->data;
 	int64_t left_ms = c->lease_ms - (clock_monotonic_us() - c->renewed_us) / 1000;
 
-	if (map_count(&c->jobs) == 0)
+	if (map_count(&c->tasks) == 0)
 		return;
 	if (left_ms > 0) {
 		(void)uv_timer_start(timer, on_lease, (uint64_t)left_ms, 0);
 		return;
 	}
 	log_warn("runner", "the lease of a scheduler's tasks ran out",
-		 LOG_INT("tasks", map_count(&c->jobs)), LOG_INT("lease_ms", c->lease_ms));
-	connection_fail_jobs(c, "lease_expired", "the scheduler did not renew its lease");
+		 LOG_INT("tasks", map_count(&c->tasks)), LOG_INT("lease_ms", c->lease_ms));
+	connection_fail_tasks(c, "lease_expired", "the scheduler did not renew its lease");
 }
 
 /* ---- frames ---- */
 
-static struct execution *find_job(struct connection *c, const ProtobufCBinaryData *id)
+static struct execution *find_task(struct connection *c, const ProtobufCBinaryData *id)
 {
-	struct task_slot *t = map_get(&c->jobs, id->data, id->len);
+	struct task_slot *t = map_get(&c->tasks, id->data, id->len);
 
-	return t ? t->job : NULL;
+	return t ? t->execution : NULL;
 }
 
 static int on_hello(struct connection *c, const Kiln__Frame *f, struct err *e)
@@ -230,8 +231,8 @@ static void answer(struct connection *c, Kiln__Frame__KindCase kind,
 		send_frame(c, kind, &busy);
 }
 
-static int execution_add(struct connection *c, struct intake *in, struct execution **ret_job,
-			 struct err *e)
+static int task_add(struct connection *c, struct intake *in, struct execution **ret_execution,
+		    struct err *e)
 {
 	struct task_slot *t = calloc(1, sizeof(*t));
 	int r = t ? 0 : -ENOMEM;
@@ -239,7 +240,7 @@ static int execution_add(struct connection *c, struct intake *in, struct executi
 	if (r == 0) {
 		t->connection = c;
 		t->id = in->id;
-		r = map_put(&c->jobs, t->id.bytes, sizeof(t->id.bytes), t);
+		r = map_put(&c->tasks, t->id.bytes, sizeof(t->id.bytes), t);
 	}
 	if (r < 0) {
 		free(t);
@@ -247,13 +248,14 @@ static int execution_add(struct connection *c, struct intake *in, struct executi
 		return err_set(e, r == -EEXIST ? -EBADMSG : r,
 			       r == -EEXIST ? "a task was assigned twice" : "out of memory");
 	}
-	r = execution_new_consume(c->cfg.env, in, c->credit_bytes, &execution_ops, t, &t->job, e);
+	r = execution_new_consume(c->cfg.env, in, c->credit_bytes, &execution_ops, t, &t->execution,
+				  e);
 	if (r < 0) {
-		(void)map_remove(&c->jobs, t->id.bytes, sizeof(t->id.bytes));
+		(void)map_remove(&c->tasks, t->id.bytes, sizeof(t->id.bytes));
 		free(t);
 		return r;
 	}
-	*ret_job = t->job;
+	*ret_execution = t->execution;
 	return 0;
 }
 
@@ -261,7 +263,7 @@ static int on_assign(struct connection *c, const Kiln__Frame *f, struct err *e)
 {
 	const Kiln__Assign *m = f->assign;
 	struct intake in = {0};
-	struct execution *j = NULL;
+	struct execution *x = NULL;
 	int r;
 
 	if (m->task.len != sizeof(in.id.bytes))
@@ -274,41 +276,41 @@ static int on_assign(struct connection *c, const Kiln__Frame *f, struct err *e)
 	if (r < 0)
 		intake_fini(&in);
 	else
-		r = execution_add(c, &in, &j, e);
+		r = task_add(c, &in, &x, e);
 	if (r < 0) {
 		c->cfg.give_slot(c->cfg.ctx);
 		return r;
 	}
 	lease_renew(c, m->lease_ms);
 	answer(c, KILN__FRAME__KIND_ACCEPTED, &m->task);
-	execution_begin(j);
+	execution_begin(x);
 	return 0;
 }
 
 static int on_content(struct connection *c, const Kiln__Frame *f, struct err *e)
 {
-	struct execution *j = find_job(c, &f->content->task);
+	struct execution *x = find_task(c, &f->content->task);
 
-	return j ? execution_content(j, f->content, e) : 0;
+	return x ? execution_content(x, f->content, e) : 0;
 }
 
 static int on_cancel(struct connection *c, const Kiln__Frame *f, struct err *e)
 {
-	struct execution *j = find_job(c, &f->cancel->task);
+	struct execution *x = find_task(c, &f->cancel->task);
 
 	(void)e;
-	if (j)
-		execution_cancel(j);
+	if (x)
+		execution_cancel(x);
 	return 0;
 }
 
 static int on_credit(struct connection *c, const Kiln__Frame *f, struct err *e)
 {
-	struct execution *j = find_job(c, &f->credit->task);
+	struct execution *x = find_task(c, &f->credit->task);
 
 	(void)e;
-	if (j)
-		execution_add_credit(j, f->credit->bytes);
+	if (x)
+		execution_add_credit(x, f->credit->bytes);
 	return 0;
 }
 
@@ -331,14 +333,14 @@ static int on_drain(struct connection *c, const Kiln__Frame *f, struct err *e)
 /* A run's standard input is complete in its assignment and its end was told to the program. */
 static int on_stdin(struct connection *c, const Kiln__Frame *f, struct err *e)
 {
-	if (!find_job(c, &f->stdin->task))
+	if (!find_task(c, &f->stdin->task))
 		return 0;
 	return err_set(e, -EBADMSG, "STDIN for a run whose standard input is complete");
 }
 
 static int on_signal_frame(struct connection *c, const Kiln__Frame *f, struct err *e)
 {
-	if (!find_job(c, &f->signal->task))
+	if (!find_task(c, &f->signal->task))
 		return 0;
 	return err_set(e, -EBADMSG, "SIGNAL for a run that is not interactive");
 }
@@ -411,8 +413,8 @@ static void on_drained(void *ctx)
 	size_t cursor;
 
 	/* Resuming reads nothing by itself: the map does not change here. */
-	MAP_FOREACH (t, cursor, &c->jobs)
-		execution_resume(t->job);
+	MAP_FOREACH (t, cursor, &c->tasks)
+		execution_resume(t->execution);
 }
 
 static const struct wire_conn_ops wire_ops = {
@@ -423,12 +425,12 @@ static const struct wire_conn_ops wire_ops = {
 
 /* ---- life cycle ---- */
 
-static void kill_jobs(struct connection *c)
+static void kill_tasks(struct connection *c)
 {
 	struct task_slot *t;
 	size_t cursor;
 
-	while ((cursor = 0, t = map_next(&c->jobs, &cursor)))
+	while ((cursor = 0, t = map_next(&c->tasks, &cursor)))
 		slot_free(t);
 }
 
@@ -436,7 +438,7 @@ static void on_over(struct deferred *d)
 {
 	struct connection *c = container_of(d, struct connection, over);
 
-	kill_jobs(c);
+	kill_tasks(c);
 	c->cfg.ended(c->cfg.ctx, c, c->message);
 }
 
@@ -446,8 +448,8 @@ static void send_hello(struct connection *c)
 	size_t n = language_count(languages);
 	Kiln__LanguageStatus status[LANGUAGES_MAX];
 	Kiln__LanguageStatus *statuses[LANGUAGES_MAX];
-	Kiln__Isolation isolation = KILN__ISOLATION__INIT;
-	Kiln__Hello m = KILN__HELLO__INIT;
+	Kiln__Isolation isolation;
+	Kiln__Hello m;
 
 	for (size_t i = 0; i < n; i++) {
 		const struct language *l = language_at(languages, i);
@@ -459,6 +461,7 @@ static void send_hello(struct connection *c)
 		statuses[i] = &status[i];
 	}
 	codec_put_isolation(c->cfg.isolation, &isolation);
+	kiln__hello__init(&m);
 	m.protocol = WIRE_PROTOCOL;
 	m.version = text(KILN_VERSION);
 	m.name = text(c->cfg.name);
@@ -488,7 +491,7 @@ int connection_open_consume(uv_loop_t *loop, int fd, const struct connection_con
 		free(c);
 		return r;
 	}
-	map_init(&c->jobs);
+	map_init(&c->tasks);
 	(void)uv_timer_init(loop, &c->lease);
 	c->lease.data = c;
 	send_hello(c);
@@ -500,7 +503,7 @@ static void on_freed(uv_handle_t *h)
 {
 	struct connection *c = h->data;
 
-	map_fini(&c->jobs);
+	map_fini(&c->tasks);
 	free(c);
 }
 
@@ -509,7 +512,7 @@ void connection_free(struct connection *c)
 	if (!c)
 		return;
 	c->state = CONN_ENDED;
-	kill_jobs(c);
+	kill_tasks(c);
 	defer_cancel(&c->over);
 	wire_conn_close(c->wire);
 	uv_close((uv_handle_t *)&c->lease, on_freed);
@@ -530,24 +533,24 @@ void connection_heartbeat(struct connection *c, const struct connection_counters
 		send_frame(c, KILN__FRAME__KIND_HEARTBEAT, &m);
 }
 
-void connection_fail_jobs(struct connection *c, const char *code, const char *message)
+void connection_fail_tasks(struct connection *c, const char *code, const char *message)
 {
 	struct uuid ids[FAIL_BATCH];
 	struct task_slot *t;
 	size_t cursor, n;
 
 	/* The end of one may end others, and changes the map: they are looked for one by one. A
-	 * job that is told twice minds only the first time. */
+	 * task that is told twice minds only the first time. */
 	do {
 		n = 0;
-		MAP_FOREACH (t, cursor, &c->jobs) {
-			if (n < ARRAY_SIZE(ids) && !execution_failing(t->job))
+		MAP_FOREACH (t, cursor, &c->tasks) {
+			if (n < ARRAY_SIZE(ids) && !execution_failing(t->execution))
 				ids[n++] = t->id;
 		}
 		for (size_t i = 0; i < n; i++) {
-			t = map_get(&c->jobs, ids[i].bytes, sizeof(ids[i].bytes));
+			t = map_get(&c->tasks, ids[i].bytes, sizeof(ids[i].bytes));
 			if (t)
-				execution_fail(t->job, code, message);
+				execution_fail(t->execution, code, message);
 		}
 	} while (n == ARRAY_SIZE(ids));
 }

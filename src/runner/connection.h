@@ -3,7 +3,7 @@
 
 /*
  * A scheduler's connection: the frames of the runner protocol (wire/proto/kiln.proto) on one side,
- * jobs on the other.
+ * executions on the other.
  *
  *	GREETING -HELLO-> OPEN -DRAIN-> DRAINING -> ENDED
  *
@@ -54,7 +54,7 @@ void connection_free(struct connection *c);
 void connection_heartbeat(struct connection *c, const struct connection_counters *n);
 
 /* Ends every task as a failure of Kiln: DONE with this code. */
-void connection_fail_jobs(struct connection *c, const char *code, const char *message);
+void connection_fail_tasks(struct connection *c, const char *code, const char *message);
 
 /* Nothing waits to be written. */
 bool connection_flushed(const struct connection *c);

@@ -17,7 +17,7 @@
 
 enum execution_state {
 	EXEC_RECEIVING, /* contents are missing */
-	EXEC_WAITING,	/* another job compiles the same program */
+	EXEC_WAITING,	/* another execution compiles the same program */
 	EXEC_COMPILING,
 	EXEC_RUNNING,
 	EXEC_ENDED, /* done was told */
@@ -149,7 +149,7 @@ static void run_chunk(void *ctx, enum task_stream stream, const void *bytes, siz
 	x->ops->output(x->ctx, x, &chunk);
 }
 
-/* The end of any step: whether the job goes on. The step is freed. */
+/* The end of any step: whether the execution goes on. The step is freed. */
 static bool step_over(struct execution *x, const struct step_end *end)
 {
 	x->standby = x->standby && end->standby;
@@ -174,6 +174,10 @@ static void run_ended(void *ctx, struct step_end *end)
 	struct task_run_result result = {0};
 	struct err e;
 
+	if (x->cancelled && !x->fail_code && !end->failed) {
+		verdict_unfinished(&facts, &result);
+		x->ops->run_done(x->ctx, x, x->run, &result);
+	}
 	if (!step_over(x, end))
 		return;
 	if (verdict_run(&facts, &result, &e) < 0) {
@@ -447,8 +451,8 @@ void execution_begin(struct execution *x)
 }
 
 int execution_new_consume(const struct execution_env *env, struct intake *in, uint64_t credit_bytes,
-			  const struct execution_ops *ops, void *ctx, struct execution **ret_job,
-			  struct err *e)
+			  const struct execution_ops *ops, void *ctx,
+			  struct execution **ret_execution, struct err *e)
 {
 	struct execution *x = calloc(1, sizeof(*x));
 
@@ -467,7 +471,7 @@ int execution_new_consume(const struct execution_env *env, struct intake *in, ui
 	x->waiter.call = build_arrived;
 	list_init(&x->waiter.link);
 	buf_init(&x->compile_output, 0);
-	*ret_job = x;
+	*ret_execution = x;
 	return 0;
 }
 
@@ -524,7 +528,7 @@ static void execution_stop(struct execution *x)
 		execution_end(x);
 		return;
 	}
-	/* In this order: the kill may end the step, and with it the job, at once. */
+	/* In this order: the kill may end the step, and with it the execution, at once. */
 	step_resume(x->step);
 	step_kill(x->step);
 }

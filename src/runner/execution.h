@@ -8,7 +8,7 @@
  *
  *	[compiled] { output... run_done }... done
  *
- * A job keeps no output: chunks pass through under the credit that the other side gave, and where
+ * Output is not kept here: chunks pass through under the credit that the other side gave, and where
  * there is none the program waits.
  */
 
@@ -25,7 +25,7 @@
 
 struct execution;
 
-/* What jobs share; outlives them. */
+/* What executions share; outlives them. */
 struct execution_env {
 	uv_loop_t *loop;
 	struct box_pool *boxes;
@@ -57,14 +57,14 @@ struct execution_ops {
 	void (*compiled)(void *ctx, const struct execution *x, const struct task_compile_result *r);
 	void (*run_done)(void *ctx, const struct execution *x, unsigned run,
 			 const struct task_run_result *r);
-	/* The last word; the job is to be freed, here or later. */
+	/* The last word; the execution is to be freed, here or later. */
 	void (*done)(void *ctx, struct execution *x, const struct execution_end *end);
 };
 
 /* Takes the intake's contents, leaving it empty, on success and on failure alike. */
 int execution_new_consume(const struct execution_env *env, struct intake *in, uint64_t credit_bytes,
-			  const struct execution_ops *ops, void *ctx, struct execution **ret_job,
-			  struct err *e);
+			  const struct execution_ops *ops, void *ctx,
+			  struct execution **ret_execution, struct err *e);
 /* Kills what runs; nothing is told. */
 void execution_free(struct execution *x);
 
@@ -73,7 +73,7 @@ void execution_begin(struct execution *x);
 
 const struct uuid *execution_id(const struct execution *x);
 
-/* What the connection passes on; a negative result is a frame that the job's state forbids. */
+/* What the connection passes on; a negative result is a frame that the state forbids. */
 int execution_content(struct execution *x, const Kiln__Content *m, struct err *e);
 void execution_add_credit(struct execution *x, uint64_t bytes);
 void execution_resume(struct execution *x);

@@ -128,7 +128,7 @@ static void on_spawner_lost(void *ctx, const char *message)
 	r->exit_code = RUNNER_EXIT_SANDBOX_LOST;
 	r->draining = true;
 	if (r->connection)
-		connection_fail_jobs(r->connection, "sandbox_lost", message);
+		connection_fail_tasks(r->connection, "sandbox_lost", message);
 	stop_flushed(r);
 }
 

@@ -69,8 +69,8 @@ static int check_sandbox(const struct verdict_facts *f, struct err *e)
 	const struct sandbox_event_exited *x = f->exited;
 
 	if (x->outcome == SANDBOX_FAILED)
-		return err_set(e, -EIO, "the sandbox could not %s: %s", sandbox_step_name(x->step),
-			       err_text(x->error));
+		return err_set(e, -EIO, "the sandbox could not %s%s%s", sandbox_step_name(x->step),
+			       x->error ? ": " : "", x->error ? err_text(x->error) : "");
 	if (x->outcome == SANDBOX_NOT_EXECUTABLE && !f->own_program)
 		return err_set(e, -EIO, "could not execute the language's program: %s",
 			       err_text(x->error));
@@ -116,6 +116,14 @@ int verdict_run(const struct verdict_facts *f, struct task_run_result *ret_resul
 	}
 	return err_set(e, -EIO, "the sandbox ended with outcome %u, limit %u", f->exited->outcome,
 		       f->exited->limit);
+}
+
+void verdict_unfinished(const struct verdict_facts *f, struct task_run_result *ret_result)
+{
+	ret_result->outcome = TASK_OUTCOME_NONE;
+	ret_result->usage = usage_of(f->exited);
+	for (int s = 0; s < _TASK_STREAM_MAX; s++)
+		ret_result->truncated[s] = f->truncated[s];
 }
 
 int verdict_compile(const struct verdict_facts *f, struct task_compile_result *ret_result,

@@ -24,6 +24,10 @@ struct verdict_facts {
  * -EIO with a message where the sandbox failed, and there is no verdict: Kiln's fault. */
 int verdict_run(const struct verdict_facts *f, struct task_run_result *ret_result, struct err *e);
 
+/* Of a run that was ended on request there is no verdict: the outcome is NONE, but what it used and
+ * whether its output was cut hold. */
+void verdict_unfinished(const struct verdict_facts *f, struct task_run_result *ret_result);
+
 /* The same for a compile step: exit_code (-1: ended by a signal or a limit), limit_hit, usage. */
 int verdict_compile(const struct verdict_facts *f, struct task_compile_result *ret_result,
 		    struct err *e);
