@@ -95,7 +95,7 @@ int job_run_done(struct job *j, const Kiln__RunDone *m)
 
 	if (j->state != JOB_RUNNING || !m->result || m->run >= j->result->n_runs ||
 	    j->result->runs[m->run].outcome != TASK_OUTCOME_NONE ||
-	    m->result->outcome == TASK_OUTCOME_NONE ||
+	    (m->result->outcome == TASK_OUTCOME_NONE && !j->cancel_sent) ||
 	    m->result->outcome == TASK_OUTCOME_COMPILE_ERROR)
 		return -EBADMSG;
 	r = codec_get_run_result(m->result, &j->result->runs[m->run], NULL);

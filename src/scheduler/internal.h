@@ -96,8 +96,9 @@ struct runner {
 	char pod[64];
 	struct wire_conn *conn;
 	struct task_isolation isolation;
-	bool greeted; /* HELLO came */
-	bool full;    /* said BUSY; until it finishes a task or sends a heartbeat */
+	bool greeted;	  /* HELLO came */
+	int64_t heard_us; /* monotonic: its last frame */
+	bool full;	  /* said BUSY; until it finishes a task or sends a heartbeat */
 	unsigned slots;
 	unsigned busy;
 	bool *languages; /* by index: installed there */
@@ -176,6 +177,8 @@ struct runner *runner_choose(struct scheduler *s, size_t language, const struct 
 bool runner_can_take(const struct runner *r, size_t language);
 void runner_release_slot(struct job *j);
 void runner_free(struct runner *r);
+/* Gives up runners that said nothing for too long: stopped, stuck, or behind a dead link. */
+void runners_drop_silent(struct scheduler *s);
 
 /* scheduler.c */
 void scheduler_dispatch_soon(struct scheduler *s);

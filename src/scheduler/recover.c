@@ -232,13 +232,19 @@ static void on_pruned(struct store_req *req, int code)
 	scheduler_check_closed(s);
 }
 
+/* Often enough that nothing outlives a short retention by much. */
+static int64_t prune_every_ms(int64_t retention_ms)
+{
+	return retention_ms < PRUNE_EVERY_MS ? retention_ms : PRUNE_EVERY_MS;
+}
+
 static void prune(struct scheduler *s)
 {
 	int64_t now_us = clock_monotonic_us();
 
 	if (!s->cfg.retention_ms || s->pruning || now_us < s->next_prune_us)
 		return;
-	s->next_prune_us = now_us + (int64_t)PRUNE_EVERY_MS * 1000;
+	s->next_prune_us = now_us + prune_every_ms(s->cfg.retention_ms) * 1000;
 	s->pruning = true;
 	s->requests++;
 	s->prune = (struct store_prune){

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "scheduler/internal.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "observe/metrics.h"
@@ -232,12 +233,26 @@ static void on_frame(void *ctx, const Kiln__Frame *frame)
 	struct runner *r = ctx;
 	int code;
 
+	r->heard_us = clock_monotonic_us();
 	if (!r->greeted && frame->kind_case != KILN__FRAME__KIND_HELLO)
 		code = -EBADMSG;
 	else
 		code = dispatch_frame(r, frame);
 	if (code < 0)
 		lose(r, code == -ENOMEM ? "out of memory" : "the runner broke the protocol");
+}
+
+/* A runner that lives sends a heartbeat every five seconds at least, also while it is idle. */
+void runners_drop_silent(struct scheduler *s)
+{
+	enum { SILENT_MIN_MS = 15000 };
+	int64_t silent_ms = s->cfg.lease_ms > SILENT_MIN_MS ? s->cfg.lease_ms : SILENT_MIN_MS;
+	int64_t since_us = clock_monotonic_us() - silent_ms * 1000;
+	struct runner *r, *tmp;
+
+	LIST_FOREACH_SAFE (r, tmp, &s->runners, link)
+		if (r->heard_us < since_us)
+			lose(r, "it has been silent for too long");
 }
 
 static const struct wire_conn_ops conn_ops = {.frame = on_frame, .closed = on_closed};
@@ -271,6 +286,7 @@ void scheduler_add_runner(struct scheduler *s, const char *pod, int fd,
 	r->scheduler = s;
 	r->lost = lost;
 	r->lost_ctx = ctx;
+	r->heard_us = clock_monotonic_us();
 	list_init(&r->jobs);
 	list_init(&r->link);
 	(void)str_copy(r->pod, sizeof r->pod, pod);

@@ -175,6 +175,7 @@ static void on_renew_timer(uv_timer_t *timer)
 {
 	struct scheduler *s = timer->data;
 
+	runners_drop_silent(s);
 	if (!map_count(&s->jobs))
 		return;
 	renew_runners(s);

@@ -161,7 +161,7 @@ static void on_finished(struct store_req *req, int code)
 		if (!j->store_finish.claim_owner)
 			log_warn("scheduler", "a result came too late and was dropped",
 				 LOG_TASK(&j->id), LOG_INT("attempt", j->attempt));
-		else if (code == -ESTALE && j->store_finish.state == TASK_EXPIRED)
+		else if (code == -ESTALE && j->store_finish.found == TASK_EXPIRED)
 			tell_finished(j, TASK_EXPIRED);
 	} else {
 		j->attempt = j->store_finish.attempt;

@@ -310,25 +310,27 @@ static int find_running(struct sqlite_conn *c, const struct uuid *id, int attemp
 	return ret_row->state == TASK_RUNNING && ret_row->attempt == attempt ? 0 : -ESTALE;
 }
 
+/* The claim is made on the row in memory only; the one write that follows has both. */
+static int claim_in_passing(struct sqlite_conn *c, struct store_finish *r, struct row *ret_row)
+{
+	int rc = find_claimable(c, &r->id, r->started_us, ret_row, &r->found);
+
+	if (rc < 0)
+		return rc == -ENOENT ? -ESTALE : rc;
+	assert(task_state_may_move(ret_row->state, TASK_RUNNING));
+	ret_row->state = TASK_RUNNING;
+	ret_row->attempt++;
+	return 0;
+}
+
 int sqlite_finish(struct sqlite_conn *c, struct store_req *req)
 {
 	struct store_finish *r = container_of(req, struct store_finish, req);
 	struct row row;
 	int rc;
 
-	if (r->claim_owner) {
-		enum task_state state = TASK_QUEUED;
-
-		rc = find_claimable(c, &r->id, r->started_us, &row, &state);
-		if (rc == -ESTALE)
-			r->state = state;
-		/* The claim is part of the one write below. */
-		assert(rc < 0 || task_state_may_move(row.state, TASK_RUNNING));
-		row.state = TASK_RUNNING;
-		row.attempt++;
-	} else {
-		rc = find_running(c, &r->id, r->attempt, &row);
-	}
+	rc = r->claim_owner ? claim_in_passing(c, r, &row)
+			    : find_running(c, &r->id, r->attempt, &row);
 	if (rc == 0 && r->result)
 		rc = pack_result(c, r->result);
 	if (rc == 0)

@@ -139,13 +139,15 @@ void store_renew(struct store *s, struct store_renew *r);
  *
  * With claim_owner the task was not claimed before: it is claimed and finished in one write, which
  * spares a short task a commit. It must still be queued then, and its deadline not have passed when
- * it started; otherwise -ESTALE, and state and the row are as store_claim would leave them. */
+ * it started; otherwise -ESTALE, found tells what it is, and the row is as store_claim would
+ * leave it. */
 struct store_finish {
 	struct store_req req;
 	struct uuid id;			  /* in */
 	uint64_t claim_owner;		  /* in: 0, or who claims it */
 	int attempt;			  /* in; out with claim_owner */
-	enum task_state state;		  /* in: DONE, CANCELLED or FAILED; out where it is stale */
+	enum task_state state;		  /* in: DONE, CANCELLED or FAILED */
+	enum task_state found;		  /* out, with claim_owner and -ESTALE */
 	int64_t started_us;		  /* in */
 	int64_t finished_us;		  /* in */
 	const struct task_result *result; /* in, or NULL */

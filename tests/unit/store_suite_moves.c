@@ -199,7 +199,7 @@ static void finish_that_claims_is_one_write(void **state)
 	/* A second one finds it final. */
 	r.state = TASK_FAILED;
 	assert_int_equal(RUN(finish, f, &r), -ESTALE);
-	assert_int_equal(r.state, TASK_DONE);
+	assert_int_equal(r.found, TASK_DONE);
 	assert_state(f, &id, TASK_DONE, 1);
 }
 
@@ -229,7 +229,7 @@ static void finish_that_claims_refused_unless_queued_in_time(void **state)
 		};
 
 		assert_int_equal(RUN(finish, f, &r), -ESTALE);
-		assert_int_equal(r.state, cases[i].found);
+		assert_int_equal(r.found, cases[i].found);
 		assert_state(f, &cases[i].id, cases[i].found, cases[i].attempt);
 	}
 }
