@@ -82,6 +82,13 @@ static void signal_init(struct spawner *s, struct box *b)
 		leaf_kill(&s->limiter, &b->leaf);
 }
 
+/* Once: what is used afterwards does not count. */
+static void read_usage(struct spawner *s, struct box *b)
+{
+	if (!b->has_usage && b->leaf.made)
+		b->has_usage = leaf_usage(&s->limiter, &b->leaf, &b->usage) == 0;
+}
+
 static void tell_exited(struct spawner *s, struct box *b)
 {
 	union sandbox_event event = {.exited = {.memory_peak_bytes = -1}};
@@ -94,15 +101,15 @@ static void tell_exited(struct spawner *s, struct box *b)
 		.cpu_limit_usec = b->limits.cpu_usec,
 		.wall_limit_usec = b->limits.wall_usec,
 	};
-	struct usage usage;
 
 	if (b->ended_nsec == 0)
 		b->ended_nsec = io_now_nsec();
-	if (b->leaf.made && leaf_usage(&s->limiter, &b->leaf, &usage) == 0) {
-		facts.oom_kills = usage.oom_kills - b->oom_before;
-		if (usage.cpu_usec > b->cpu_before_usec)
-			facts.cpu_usec = usage.cpu_usec - b->cpu_before_usec;
-		event.exited.memory_peak_bytes = usage.memory_peak_bytes;
+	read_usage(s, b);
+	if (b->has_usage) {
+		facts.oom_kills = b->usage.oom_kills - b->oom_before;
+		if (b->usage.cpu_usec > b->cpu_before_usec)
+			facts.cpu_usec = b->usage.cpu_usec - b->cpu_before_usec;
+		event.exited.memory_peak_bytes = b->usage.memory_peak_bytes;
 	}
 	/* Before START nothing of a user ran: no time limit can be hit. */
 	if (b->state == SANDBOX_BOX_RUNNING || b->state == SANDBOX_BOX_COLLECTING)
@@ -253,6 +260,12 @@ int box_start(struct spawner *s, struct box *b, const struct sandbox_start *requ
 	r = resize_work(b, &request->limits);
 	if (r == 0)
 		r = leaf_set(&s->limiter, &b->leaf, &request->limits);
+	if (r == -EBUSY) {
+		/* Less memory than an empty sandbox holds: the limit's fault, not the sandbox's. */
+		b->killed_for = SANDBOX_LIMIT_MEMORY;
+		finish(s, b);
+		return 0;
+	}
 	if (r < 0) {
 		fail(s, b, SANDBOX_STEP_LIMITS, r);
 		return 0;
@@ -343,6 +356,7 @@ static void on_exited(struct spawner *s, struct box *b, int status)
 	if (b->state == SANDBOX_BOX_RUNNING && b->collect && status == 0 &&
 	    b->step == SANDBOX_STEP_NONE && b->killed_for == SANDBOX_LIMIT_NONE) {
 		b->ended_nsec = io_now_nsec();
+		read_usage(s, b);
 		if (collect_order(b)) {
 			move_to(b, SANDBOX_BOX_COLLECTING);
 			b->due_nsec = b->ended_nsec + COLLECT_MAX_MSEC * MSEC;

@@ -30,6 +30,8 @@ struct box {
 	uint32_t step;
 	int error;
 	struct inside_message collected;
+	bool has_usage; /* read before collecting, which is not the task's doing */
+	struct usage usage;
 };
 
 struct spawner {

@@ -81,9 +81,7 @@ uint32_t landlock_abi(void);
 int landlock_restrict(uint32_t abi);
 
 /* caps.c */
-int caps_set(uint64_t effective,
-	     uint64_t permitted);
-/* effective and permitted as given; inheritable and ambient empty */
+int caps_set(uint64_t effective, uint64_t permitted); /* inheritable and ambient: empty */
 int caps_bound(uint64_t keep, int last);
 int caps_last(void);
 uint64_t caps_effective(void);

@@ -100,7 +100,8 @@ static void refuse(struct spawner *s, const struct sandbox_header *h, int error,
 		.error = {.request = h->type, .error = error < 0 ? -error : error}};
 	struct box named = {.index = h->box, .cookie = h->cookie};
 
-	(void)snprintf(event.error.message, sizeof(event.error.message), "%s", why);
+	(void)snprintf(event.error.message, sizeof(event.error.message), "%.*s",
+		       (int)sizeof(event.error.message) - 1, why);
 	spawner_send(s, &event, sizeof(event.error), SANDBOX_REPLY_ERROR, &named);
 }
 

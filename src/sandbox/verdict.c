@@ -32,8 +32,9 @@ static enum sandbox_limit limit_of(const struct verdict_facts *f)
 	return SANDBOX_LIMIT_NONE;
 }
 
-void verdict_decide(const struct verdict_facts *f, struct sandbox_event_exited *x)
+void verdict_decide(const struct verdict_facts *f, struct sandbox_event_exited *ret_exited)
 {
+	struct sandbox_event_exited *x = ret_exited;
 	enum sandbox_limit limit = limit_of(f);
 
 	x->cpu_usec = f->cpu_usec;
