@@ -325,9 +325,11 @@ def run_all(tally, seconds):
     built = build(tally, "build-asan", ASAN)
     if built:
         meson_tests(tally, ASAN)
+        pytest(tally, ASAN, "tests/integration")
         pytest(tally, ASAN)
     if build(tally, "build", RELEASE):
         meson_tests(tally, RELEASE, ["sandbox"])
+        pytest(tally, RELEASE, "tests/integration")
         pytest(tally, RELEASE)
         contract(tally, RELEASE)
     if build(tally, "build-fuzz", FUZZ):
@@ -352,6 +354,7 @@ def main():
     elif args.what == "quick":
         if build(tally, "build-asan", ASAN):
             meson_tests(tally, ASAN)
+            pytest(tally, ASAN, "tests/integration")
     elif args.what == "check":
         if build(tally, "build-fuzz", FUZZ):
             check(tally)
