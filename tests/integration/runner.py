@@ -80,11 +80,12 @@ class Result:
 
 
 class Runner:
-    def __init__(self, *args, slots=2, hello=True, credit=CREDIT, languages=None, log=None):
+    def __init__(self, *args, slots=2, hello=True, credit=CREDIT, languages=None,
+                 prefix=()):
         ours, theirs = socket.socketpair()
         self.languages_dir = languages or os.path.join(ROOT, "languages")
         self.log = tempfile.TemporaryFile()
-        argv = [program("kiln-runner"), "--connection-fd", str(theirs.fileno()), "--name", "test",
+        argv = [*prefix, program("kiln-runner"), "--connection-fd", str(theirs.fileno()), "--name", "test",
                 "--slots", str(slots), "--languages", self.languages_dir,
                 "--sandbox", program("kiln-sandbox"), *args]
         self.process = subprocess.Popen(argv, pass_fds=[theirs.fileno()], stderr=self.log)

@@ -665,6 +665,18 @@ def test_root_is_given_up(start):
     assert one.run("bash", "echo hi").stdout == b"hi\n"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+def test_ordinary_user_can_run_programs(start):
+    become = ["setpriv", "--reuid", "64779", "--regid", "64779", "--clear-groups"]
+    for name in ("kiln-runner", "kiln-sandbox"):
+        if subprocess.run([*become, "test", "-x", r.program(name)], check=False).returncode:
+            pytest.skip(f"{r.program(name)} cannot be reached by other users")
+    one = start(prefix=become)
+    assert one.hello["isolation"]["seccomp"] and one.hello["isolation"]["namespaces"]
+    assert one.run("c", C_HELLO).stdout == b"hello\n"
+    assert one.run("python", "while True: pass", limits={"cpu_ms": 300}).outcome == "time_limit"
+
+
 # ---- long running ----
 
 
