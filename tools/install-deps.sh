@@ -24,7 +24,6 @@ libmicrohttpd-dev    pc:libmicrohttpd
 libyaml-dev          pc:yaml-0.1
 libprotobuf-c-dev    pc:libprotobuf-c
 protobuf-c-compiler  cmd:protoc-c
-libseccomp-dev       pc:libseccomp
 libcurl4-openssl-dev pc:libcurl
 libssl-dev           pc:libcrypto
 '

@@ -19,6 +19,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -72,6 +73,30 @@ static int give_data_dir(const char *path, uid_t uid, gid_t gid, struct err *e)
 	}
 	(void)closedir(dir);
 	return r;
+}
+
+/* Two servers on one data folder would both take its tasks for their own. The lock is held by the
+ * keeper and all that it forks, and goes with the last of them. */
+static int lock_data_dir(const char *path, int *ret_fd, struct err *e)
+{
+	char file[PATH_MAX];
+	AUTO_FD int fd = -EBADF;
+
+	if ((size_t)snprintf(file, sizeof file, "%s/kiln.lock", path) >= sizeof file)
+		return err_set(e, -ENAMETOOLONG, "the path of the data folder is too long");
+	fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return err_errno(e, -errno, "could not open \"%s\"", file);
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		if (errno == EWOULDBLOCK)
+			return err_set(e, -EBUSY,
+				       "another server uses the data folder \"%s\": stop it, or "
+				       "give this one another with --data-dir",
+				       path);
+		return err_errno(e, -errno, "could not lock \"%s\"", file);
+	}
+	*ret_fd = TAKE_FD(fd);
+	return 0;
 }
 
 static int prepare_data_dir(const struct config *cfg, uid_t uid, gid_t gid, struct err *e)
@@ -175,6 +200,7 @@ static int serve(const struct config *cfg, int *ret_status, struct err *e)
 	};
 	uid_t uid, runner_uid;
 	gid_t gid, runner_gid;
+	AUTO_FD int lock_fd = -EBADF;
 	int keeper_fd = -EBADF, r;
 
 	priv_lookup(*cfg->user ? cfg->user : "kiln", FALLBACK_UID, &uid, &gid);
@@ -185,6 +211,8 @@ static int serve(const struct config *cfg, int *ret_status, struct err *e)
 		r = make_runner_command(cfg, runner_uid, runner_gid, &command, e);
 	if (r == 0)
 		r = prepare_data_dir(cfg, uid, gid, e);
+	if (r == 0)
+		r = lock_data_dir(cfg->data_dir, &lock_fd, e);
 	if (r < 0)
 		return r;
 	raise_open_files();

@@ -260,9 +260,10 @@ static const struct wire_conn_ops conn_ops = {.frame = on_frame, .closed = on_cl
 static int send_hello(struct runner *r)
 {
 	Kiln__Frame frame = KILN__FRAME__INIT;
-	Kiln__Hello m = KILN__HELLO__INIT;
+	Kiln__Hello m;
 	static char version[] = KILN_VERSION;
 
+	kiln__hello__init(&m);
 	m.protocol = WIRE_PROTOCOL;
 	m.version = version;
 	m.credit_bytes = r->scheduler->cfg.credit_bytes;

@@ -23,7 +23,8 @@
 
 /* Bounds of what a client may ask for, beside the configurable ceilings. */
 enum {
-	TASK_FILES_MAX = 100,
+	TASK_FILES_MAX = 100,	      /* beside the code */
+	TASK_PROGRAM_FILES_MAX = 101, /* with it */
 	TASK_FILE_NAME_MAX = 255,
 	TASK_ARGS_MAX = 256,
 	TASK_RUNS_MAX = 1024,

@@ -367,7 +367,7 @@ int codec_get_run(const Kiln__Run *m, struct task_run *ret_run, struct err *e)
 
 int codec_get_program(const Kiln__Program *m, struct task_program *ret_program, struct err *e)
 {
-	if (!m || m->n_files > TASK_FILES_MAX)
+	if (!m || m->n_files > TASK_PROGRAM_FILES_MAX)
 		return err_set(e, -EBADMSG, "a program is missing or has too many files");
 	get_limits(m->compile_limits, &ret_program->compile_limits);
 	ret_program->files = calloc(m->n_files + 1, sizeof *ret_program->files);
