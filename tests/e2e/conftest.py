@@ -93,9 +93,7 @@ def cli(scratch):
     """Runs the kiln program; returns the finished process with its texts."""
     def run(*args, server=None, input=None, env=None, timeout=None):
         argv = [harness.program("kiln"), *args]
-        environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": scratch}
-        environment |= {k: os.environ[k] for k in ("ASAN_OPTIONS", "UBSAN_OPTIONS")
-                        if k in os.environ}
+        environment = harness.clean_env({"HOME": scratch})
         if server is not None:
             environment["KILN_SERVER"] = f"http://127.0.0.1:{server.port}"
         return subprocess.run(argv, env=environment | (env or {}), input=input or "", text=True,

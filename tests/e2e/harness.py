@@ -31,6 +31,10 @@ SANITIZED = _sanitized()
 # Time-outs are for a machine that is busy; on a sanitized build everything takes longer.
 PATIENCE = 60 if SANITIZED else 30
 
+# A build folder inside the source tree finds its languages by itself; any other is told.
+LANGUAGES = {} if os.path.dirname(BUILD) == ROOT else {
+    "KILN_LANGUAGES": os.path.join(ROOT, "languages")}
+
 SANITIZER_MARKS = ("ERROR: AddressSanitizer", "ERROR: LeakSanitizer", ": runtime error: ",
                    "AddressSanitizer:DEADLYSIGNAL")
 
@@ -113,6 +117,12 @@ def yaml_text(config, depth=0):
 
 def b64(data):
     return base64.b64encode(data).decode()
+
+
+def clean_env(more=None):
+    """For programs that are started: nothing of ours but what sanitizers and languages need."""
+    keep = {k: os.environ[k] for k in ("ASAN_OPTIONS", "UBSAN_OPTIONS") if k in os.environ}
+    return {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"} | LANGUAGES | keep | (more or {})
 
 
 class Response:
@@ -215,14 +225,10 @@ class Server(Client):
             self.argv = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups",
                          *self.argv]
 
-    def environment(self):
-        keep = {k: os.environ[k] for k in ("ASAN_OPTIONS", "UBSAN_OPTIONS") if k in os.environ}
-        return {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"} | keep | self.env
-
     def start(self, ready=True):
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=log,
-                                            stderr=log, env=self.environment(), cwd="/",
+                                            stderr=log, env=clean_env(self.env), cwd="/",
                                             start_new_session=True)
         if self not in servers:
             servers.append(self)
@@ -245,7 +251,14 @@ class Server(Client):
     def pids(self, comm):
         table = processes()
         return sorted(p for p in descendants(self.process.pid, table) | {self.process.pid}
-                      if table[p][1] == comm)
+                      if p in table and table[p][1] == comm)
+
+    def spawners(self):
+        """The kiln-sandbox processes that make sandboxes, not the first process of each."""
+        table = processes()
+        ours = descendants(self.process.pid, table)
+        runners = {p for p in ours if table[p][1] == "kiln-runner"}
+        return [p for p in ours if table[p][1] == "kiln-sandbox" and table[p][0] in runners]
 
     def resident_bytes(self):
         """Of kiln's own processes (not of tasks), shared pages counted once each."""
@@ -287,7 +300,7 @@ class Server(Client):
             return
         self.process.send_signal(signal.SIGTERM)
         try:
-            code = self.process.wait(seconds or PATIENCE)
+            code = self.process.wait(seconds or PATIENCE + 40)  # more than the server's own grace
         except subprocess.TimeoutExpired:
             tail = self.log_tail()
             self.kill()

@@ -2,7 +2,6 @@
 """Who may talk to the server: keys, tenants, --open, and web pages on the same machine."""
 
 import socket
-import os
 import subprocess
 
 import pytest
@@ -112,7 +111,7 @@ def test_other_addresses_need_keys_or_open(scratch):
         port = harness.free_port()
         return subprocess.run([harness.program("kiln"), "serve", "--listen", f"0.0.0.0:{port}",
                                "--data-dir", scratch + "/refused", *args], stdin=subprocess.DEVNULL,
-                              env={"PATH": os.environ["PATH"], "HOME": scratch},
+                              env=harness.clean_env(),
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                               timeout=harness.PATIENCE, check=False)
     done = serve()

@@ -47,8 +47,8 @@ MALFORMED = [
     ("overlong UTF-8", b'{"language": "python", "code": "\xc0\xaf"}', 400, ()),
     ("surrogate in UTF-8", b'{"language": "python", "code": "\xed\xa0\x80"}', 400, ()),
     ("lone surrogate escape", '{"language": "python", "code": "\\ud800"}', 400, ()),
-    ("deep nesting", "[" * 100000, 400, ()),
-    ("deep nesting in a field", '{"language": "python", "code": ' + "[" * 50000 + "]" * 50000 + "}", 400, ()),
+    ("deep nesting", "[" * 100000, (400, 413), ("nesting",)),
+    ("deep nesting in a field", '{"language": "python", "code": ' + "[" * 50000 + "]" * 50000 + "}", (400, 413), ("nesting",)),
     ("unknown field", body(colour="red"), (400, 422), ("colour",)),
     ("unknown limit", limits(colour=1), (400, 422), ("colour",)),
     ("unknown field of a file", body(files=[{"name": "a", "content": "", "mode": 7}]), (400, 422), ("mode",)),
@@ -124,7 +124,7 @@ def test_unknown_language_that_is_like_none(server):
     problem(server.post("/submit", body(language="x" * 5000)), 422, "language")
 
 
-@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd", "", ".", "..", "a//b", "a/", "./a",
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd", "", ".", "..", "a/b", "a//b", "a/", "./a",
                                   "a\x00b", "a\nb", "a\x1bb", "a\x7fb", "x" * 256, "/".join("ab" * 200),
                                   "a\\b\x01"])
 def test_file_names(server, name):
@@ -143,11 +143,6 @@ def test_file_with_the_name_of_the_source(server):
     answer = server.post("/submit", named("main.py"))
     assert answer.status in (400, 422), answer
     problem(answer, answer.status, "main.py")
-
-
-def test_file_that_is_another_ones_folder(server):
-    answer = server.post("/submit", named("a", "a/b"))
-    assert answer.status in (400, 422), answer
 
 
 def test_too_many_files(server):

@@ -51,10 +51,10 @@ def test_alias_of_a_language_is_resolved(server):
 
 
 def test_entry_names_the_file_to_run(server):
-    files = [{"name": "start.py", "content": "import lib.text\nprint(lib.text.WORD)"},
-             {"name": "lib/text.py", "content": "WORD = 'from a folder'"}]
+    files = [{"name": "start.py", "content": "import words\nprint(words.WORD)"},
+             {"name": "words.py", "content": "WORD = 'from a module'"}]
     task = server.run("python", files=files, entry="start.py")
-    assert task["stdout"] == "from a folder\n", task
+    assert task["stdout"] == "from a module\n", task
 
 
 def test_files_without_code_run_the_default_source(server):
