@@ -47,7 +47,7 @@ static int check_bounds(const char *text, size_t len, const struct json_bounds *
 int json_decode(const char *text, size_t len, const struct json_bounds *bounds, json_t **ret_value,
 		struct err *e)
 {
-	const size_t flags = JSON_REJECT_DUPLICATES | JSON_DECODE_ANY;
+	const size_t flags = JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL;
 	json_error_t error;
 	json_t *value;
 	int r;
@@ -119,8 +119,8 @@ int json_refuse_field(struct json_reader *r, const struct json_at *at, const cha
 	return code;
 }
 
-int json_read_text(struct json_reader *r, const struct json_at *at, const json_t *value, size_t min,
-		   size_t max, struct json_text *ret_text)
+static int read_content(struct json_reader *r, const struct json_at *at, const json_t *value,
+			size_t min, size_t max, struct json_text *ret_text)
 {
 	size_t len;
 
@@ -132,6 +132,20 @@ int json_read_text(struct json_reader *r, const struct json_at *at, const json_t
 	if (len < min || len > max)
 		return json_refuse(r, at, -EINVAL, "must have %zu to %zu bytes", min, max);
 	*ret_text = (struct json_text){.data = json_string_value(value), .len = len};
+	return 0;
+}
+
+int json_read_text(struct json_reader *r, const struct json_at *at, const json_t *value, size_t min,
+		   size_t max, struct json_text *ret_text)
+{
+	struct json_text text;
+	int code = read_content(r, at, value, min, max, &text);
+
+	if (code < 0)
+		return code;
+	if (memchr(text.data, 0, text.len))
+		return json_refuse(r, at, -EINVAL, "must not contain NUL");
+	*ret_text = text;
 	return 0;
 }
 
@@ -187,6 +201,8 @@ static int read_field(struct json_reader *r, const struct json_at *at, const jso
 	switch (f->kind) {
 	case JSON_KIND_TEXT:
 		return json_read_text(r, at, value, (size_t)f->min, (size_t)f->max, place);
+	case JSON_KIND_CONTENT:
+		return read_content(r, at, value, (size_t)f->min, (size_t)f->max, place);
 	case JSON_KIND_INT:
 		return json_read_int(r, at, value, f->min, f->max, place);
 	case JSON_KIND_BOOL:

@@ -5,7 +5,7 @@
  * Strict reading of JSON, on jansson.
  *
  * json_decode refuses what a lenient parser lets pass: duplicate names, bytes behind the document,
- * NUL in strings, text that is not UTF-8, numbers outside of double, and documents that
+ * NUL in names, text that is not UTF-8, numbers outside of double, and documents that
  * nest deeper or hold more values than the caller allows (a tree takes far more memory than its
  * text, so the bytes alone bound nothing).
  *
@@ -61,10 +61,11 @@ struct json_text {
 };
 
 enum json_kind {
-	JSON_KIND_TEXT, /* struct json_text; min and max are bytes */
-	JSON_KIND_INT,	/* int64_t */
-	JSON_KIND_BOOL, /* bool */
-	JSON_KIND_READ, /* whatever the read function makes of it */
+	JSON_KIND_TEXT,	   /* struct json_text without NUL; min and max are bytes */
+	JSON_KIND_CONTENT, /* the same, and NUL is a character like any other */
+	JSON_KIND_INT,	   /* int64_t */
+	JSON_KIND_BOOL,	   /* bool */
+	JSON_KIND_READ,	   /* whatever the read function makes of it */
 };
 
 /* Puts what it finds into target, the structure that json_read_object was given. 0, or what

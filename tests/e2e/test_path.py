@@ -265,3 +265,9 @@ def test_compiled_languages_tell_of_their_compiler(server, language):
     assert compiled["exit_code"] == 0
     assert isinstance(compiled["cached"], bool)
     assert compiled["cpu_ms"] >= 0 and compiled["wall_ms"] >= 0
+
+
+def test_nul_in_contents_is_a_character_like_any_other(server):
+    code = "import sys\nprint(repr(sys.stdin.read()), repr(open('d').read()), end='\\0')"
+    task = server.run("python", code, stdin="a\0b", files=[{"name": "d", "content": "c\0"}])
+    assert task["stdout"] == "'a\\x00b' 'c\\x00'\0", task
