@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WAIT_MAX_MS = 60000, LOG_EVERY_US = 1000000 };
+enum { WAIT_MAX_MS = 60000, WAIT_TEXT_MAX = 400, LOG_EVERY_US = 1000000 };
 
 static const char *const wait_query[] = {"wait", NULL};
 static const char *const list_query[] = {"limit", "cursor", "status", "language", NULL};
@@ -100,13 +100,31 @@ void api_reply_failure(struct api *a, struct http_request *r, int code, const ch
 	log_failure(a, code, what);
 }
 
+/* Any number in JSON's notation, as clients print floating point in more ways than one. */
+static int parse_wait(const char *text, int64_t *ret_ms)
+{
+	static const struct json_bounds bounds = {.depth = 1, .values = 1};
+	AUTO(json_cleanup) json_t *number = NULL;
+	size_t len = strlen(text);
+	double ms;
+
+	if (!len || len > WAIT_TEXT_MAX || text[0] == ' ' || text[len - 1] == ' ' ||
+	    json_decode(text, len, &bounds, &number, NULL) < 0 || !json_is_number(number))
+		return -EINVAL;
+	ms = json_number_value(number) * 1000;
+	if (!(ms >= 0 && ms <= WAIT_MAX_MS))
+		return -EINVAL;
+	*ret_ms = (int64_t)ms + ((double)(int64_t)ms < ms);
+	return 0;
+}
+
 int api_read_wait(struct http_request *r, int64_t *ret_ms)
 {
 	const char *text = http_query(r, "wait");
 
 	if (!text)
 		return 0;
-	if (str_seconds_to_ms(text, WAIT_MAX_MS, ret_ms) == 0)
+	if (parse_wait(text, ret_ms) == 0)
 		return 1;
 	problem_send(r, PROBLEM_INVALID_PARAMETER,
 		     "\"wait\" must be a number of seconds from 0 to %d", WAIT_MAX_MS / 1000);

@@ -52,6 +52,7 @@ struct api_config {
 	unsigned connections_max; /* the limit of open files must be higher */
 	size_t waiters_max;	  /* requests that wait for a result at one time */
 	int64_t idempotency_ttl_ms;
+	int64_t retention_ms; /* the cache is not asked for tasks that finished before; 0: kept */
 
 	/* Whether tasks can be run, for /readyz; appends what is missing to why. NULL: always. */
 	bool (*ready)(void *ctx, struct buf *why);

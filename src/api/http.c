@@ -343,6 +343,17 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
 		defer_call(s->defer, &s->run);
 }
 
+/* Whether the client has nothing more to say while it is its turn. libmicrohttpd 0.9.75 does not
+ * always see an end that arrives together with data. */
+static bool is_over(const struct http_conn *c)
+{
+	char byte;
+
+	if (c->request.active && c->request.whole)
+		return false;
+	return recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 static void on_sweep(uv_timer_t *t)
 {
 	struct http_server *s = t->data;
@@ -350,7 +361,7 @@ static void on_sweep(uv_timer_t *t)
 	struct http_conn *c;
 
 	LIST_FOREACH (c, &s->conns, link) {
-		if (!c->request.suspended && now > c->deadline_us)
+		if (!c->request.suspended && (now > c->deadline_us || is_over(c)))
 			(void)shutdown(c->fd, SHUT_RDWR);
 	}
 	metric_set(METRIC_HTTP_CONNECTIONS, (double)s->n_conns);
@@ -382,6 +393,9 @@ static void on_connection(void *cls, struct MHD_Connection *connection, void **c
 		return;
 	if (c->linger && s->linger)
 		http_linger_start(s->linger, c->fd);
+	/* A daemon that was full listens again only when it is run once more. */
+	if (s->n_conns >= s->cfg.connections_max && s->defer)
+		defer_call(s->defer, &s->run);
 	list_unlink(&c->link);
 	if (!--s->n_conns && !s->closing)
 		(void)uv_timer_stop(&s->sweep);

@@ -81,6 +81,7 @@ static void check_framing(struct http_request *r, const char *version)
 		http_reply_last(r);
 	} else if (!r->headers[HTTP_HOST] && !str_eq(version, "HTTP/1.0")) {
 		problem_send(r, PROBLEM_BAD_REQUEST, "the Host header is missing");
+		http_reply_last(r);
 	}
 }
 

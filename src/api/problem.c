@@ -70,6 +70,11 @@ static const struct kind kinds[_PROBLEM_MAX] = {
 		{422, "language-not-installed", "The language is known but not installed",
 		 "No runner has its toolchain; \"install\" is the command "
 		 "that gets it."},
+	[PROBLEM_INVALID_CONTENT] = {422, "invalid-content",
+				     "The fields are well-formed, but cannot be used",
+				     "What a schema cannot tell: text that is not the base64 that "
+				     "it is said to be, two files of one name, a name that is too "
+				     "long in bytes."},
 	[PROBLEM_ABOVE_CEILING] = {422, "above-ceiling", "A limit is above the server's ceiling",
 				   "Limits are refused, never clipped; \"ceiling\" is what would "
 				   "have been allowed."},

@@ -71,21 +71,30 @@ void request_free(struct request *q)
 #define TEXT_FIELD(where, field, low, high)                                                        \
 	.kind = JSON_KIND_TEXT, .offset = offsetof(where, field), .min = (low), .max = (high)
 
+#define CONTENT_FIELD(where, field, low)                                                           \
+	.kind = JSON_KIND_CONTENT, .offset = offsetof(where, field), .min = (low), .max = INT64_MAX
+
 /* A name of a file in the work directory: flat, and nothing that a shell or a terminal would
  * stumble over unseen. */
-static const char *file_name_fault(const struct json_text *name)
+static int check_file_name(struct json_reader *r, const struct json_at *at, const char *field,
+			   const struct json_text *name)
 {
 	if (str_eq(name->data, ".") || str_eq(name->data, ".."))
-		return "must not be \".\" or \"..\"";
+		return json_refuse_field(r, at, field, -EINVAL, "must not be \".\" or \"..\"");
 	for (size_t i = 0; i < name->len; i++) {
 		unsigned char c = (unsigned char)name->data[i];
 
 		if (c == '/')
-			return "must be a plain name without \"/\"";
+			return json_refuse_field(r, at, field, -EINVAL,
+						 "must be a plain name without \"/\"");
 		if (c < 0x20 || c == 0x7f)
-			return "must not contain control characters";
+			return json_refuse_field(r, at, field, -EINVAL,
+						 "must not contain control characters");
 	}
-	return NULL;
+	if (name->len > TASK_FILE_NAME_MAX)
+		return json_refuse_field(r, at, field, -EDOM, "must have at most %d bytes",
+					 TASK_FILE_NAME_MAX);
+	return 0;
 }
 
 static int read_arg(struct json_reader *r, const struct json_at *at, const json_t *v, void *target)
@@ -116,28 +125,23 @@ static int read_args(struct json_reader *r, const struct json_at *at, const json
 static int read_file(struct json_reader *r, const struct json_at *at, const json_t *v, void *target)
 {
 	static const struct json_field fields[] = {
-		{.name = "name",
-		 .required = true,
-		 TEXT_FIELD(struct file, name, 1, TASK_FILE_NAME_MAX)},
-		{.name = "content",
-		 .required = true,
-		 TEXT_FIELD(struct file, content.text, 0, INT64_MAX)},
+		{.name = "name", .required = true, TEXT_FIELD(struct file, name, 1, INT64_MAX)},
+		{.name = "content", .required = true, CONTENT_FIELD(struct file, content.text, 0)},
 		{.name = "encoding", TEXT_FIELD(struct file, content.encoding, 1, ENCODING_MAX)},
 	};
 	struct request *q = target;
 	struct file *file = &q->files[q->n_files];
-	const char *fault;
 	int code;
 
 	code = json_read_object(r, at, v, fields, ARRAY_SIZE(fields), file);
 	if (code < 0)
 		return code;
-	fault = file_name_fault(&file->name);
-	if (fault)
-		return json_refuse_field(r, at, "name", -EINVAL, "%s", fault);
+	code = check_file_name(r, at, "name", &file->name);
+	if (code < 0)
+		return code;
 	for (size_t i = 0; i < q->n_files; i++)
 		if (str_eq(q->files[i].name.data, file->name.data))
-			return json_refuse_field(r, at, "name", -EINVAL,
+			return json_refuse_field(r, at, "name", -EDOM,
 						 "is the name of an earlier file");
 	q->n_files++;
 	return 0;
@@ -186,14 +190,14 @@ static int read_limits(struct json_reader *r, const struct json_at *at, const js
 
 static const struct json_field fields[] = {
 	{.name = "language", .required = true, TEXT_FIELD(struct request, language, 0, INT64_MAX)},
-	{.name = "code", TEXT_FIELD(struct request, code.text, 1, INT64_MAX)},
+	{.name = "code", CONTENT_FIELD(struct request, code.text, 1)},
 	{.name = "code_encoding", TEXT_FIELD(struct request, code.encoding, 1, ENCODING_MAX)},
-	{.name = "stdin", TEXT_FIELD(struct request, stdin_data.text, 0, INT64_MAX)},
+	{.name = "stdin", CONTENT_FIELD(struct request, stdin_data.text, 0)},
 	{.name = "stdin_encoding",
 	 TEXT_FIELD(struct request, stdin_data.encoding, 1, ENCODING_MAX)},
 	{.name = "args", .kind = JSON_KIND_READ, .read = read_args},
 	{.name = "files", .kind = JSON_KIND_READ, .read = read_files},
-	{.name = "entry", TEXT_FIELD(struct request, entry, 1, TASK_FILE_NAME_MAX)},
+	{.name = "entry", TEXT_FIELD(struct request, entry, 1, INT64_MAX)},
 	{.name = "limits", .kind = JSON_KIND_READ, .read = read_limits},
 	{.name = "priority", TEXT_FIELD(struct request, priority, 1, CLASS_MAX)},
 	{.name = "deadline_ms",
@@ -221,7 +225,7 @@ static int decode_content(struct json_reader *r, const struct json_at *at, const
 	if (!data)
 		return json_refuse_field(r, at, name, -ENOMEM, "could not be read");
 	if (base64_decode(c->text.data, c->text.len, data, &len) < 0)
-		return json_refuse_field(r, at, name, -EINVAL, "is not base64");
+		return json_refuse_field(r, at, name, -EDOM, "is not base64");
 	data[len] = '\0';
 	c->decoded = (struct bytes){.data = TAKE_PTR(data), .len = len};
 	return 0;
@@ -244,10 +248,10 @@ static int decode_contents(struct json_reader *r, const struct json_at *root, st
 
 static int check_whole(struct json_reader *r, const struct json_at *root, struct request *q)
 {
-	const char *fault = q->entry.data ? file_name_fault(&q->entry) : NULL;
+	int code = q->entry.data ? check_file_name(r, root, "entry", &q->entry) : 0;
 
-	if (fault)
-		return json_refuse_field(r, root, "entry", -EINVAL, "%s", fault);
+	if (code < 0)
+		return code;
 	if (!q->code.text.data && !q->n_files)
 		return json_refuse_field(r, root, q->has_files ? "files" : "code", -EINVAL,
 					 q->has_files ? "must not be empty where there is no code"
@@ -261,6 +265,7 @@ static int check_whole(struct json_reader *r, const struct json_at *root, struct
 static int refused(const struct json_reader *r, int code, struct problem *p)
 {
 	enum problem_kind kind = code == -EFBIG	   ? PROBLEM_TOO_MANY_ITEMS
+				 : code == -EDOM   ? PROBLEM_INVALID_CONTENT
 				 : code == -ENOMEM ? PROBLEM_OVERLOADED
 						   : PROBLEM_INVALID_FIELD;
 
@@ -397,7 +402,7 @@ static int check_entry(const struct request *q, const char *entry, struct proble
 	int at = find_file(q, entry);
 
 	if (q->code.text.data && at >= 0) {
-		(void)problem_set(p, PROBLEM_INVALID_FIELD,
+		(void)problem_set(p, PROBLEM_INVALID_CONTENT,
 				  "files[%d].name is \"%s\", the name that the code has", at,
 				  entry);
 		(void)snprintf(p->field, sizeof p->field, "files[%d].name", at);

@@ -4,8 +4,9 @@
 /*
  * From the body of POST /submit to a task. Two steps, so that the first, whose time grows with the
  * body, may be done on another thread: request_read looks at the bytes alone, request_resolve asks
- * the language registry and the ceilings. What is wrong comes back as a problem: 400 for what is
- * no request at all, 413 for too much, 422 for what is understood but impossible here.
+ * the language registry and the ceilings. What is wrong comes back as a problem: 400 for what the
+ * contract's schema rules out, 413 for too much, 422 for what no schema can tell: contents that do
+ * not decode, names that clash, what this server does not have or allow.
  */
 
 #include "api/problem.h"

@@ -186,12 +186,20 @@ static void on_stored(struct store_req *req, int code)
 	settle(l, t, code);
 }
 
+/* Whether retention has removed it, or is about to: then the store has the last word. */
+static bool outlived(const struct api *a, const struct task *t)
+{
+	int64_t until_us = t->finished_us + a->cfg.retention_ms * 1000;
+
+	return a->cfg.retention_ms && until_us < clock_wall_us();
+}
+
 static void on_cached(struct cache_get *get, int code, const void *bytes, size_t len)
 {
 	struct lookup *l = get->ctx;
 	AUTO(task_free) struct task *t = NULL;
 
-	if (!code && !codec_unpack_task(bytes, len, &t, NULL)) {
+	if (!code && !codec_unpack_task(bytes, len, &t, NULL) && !outlived(l->api, t)) {
 		l->reading = false;
 		if (str_eq(t->spec.tenant ? t->spec.tenant : "", l->tenant))
 			settle(l, t, 0);

@@ -40,7 +40,8 @@ def test_served_contract_is_the_file_of_the_repository(server):
 def test_server_keeps_the_contract(server, tmp_path):
     report = tmp_path / "junit.xml"
     done = subprocess.run(
-        [os.path.join(os.path.dirname(sys.executable), "schemathesis"), "run",
+        [os.path.join(os.path.dirname(sys.executable), "schemathesis"), "--config-file",
+         os.path.join(os.path.dirname(os.path.abspath(__file__)), "schemathesis.toml"), "run",
          f"http://127.0.0.1:{server.port}/openapi.json", "--phases", "examples,coverage,fuzzing",
          "--seed", str(SEED), "--max-examples", str(EXAMPLES), "--max-time", str(SECONDS),
          "--generation-database", "none", "--no-color", "--continue-on-failure",

@@ -33,6 +33,8 @@ struct harness {
 	uv_signal_t term;
 	struct store_key_add key;
 	int key_code;
+	size_t jobs;
+	bool closing;
 	bool done;
 };
 
@@ -61,11 +63,17 @@ struct job {
 	struct task_result result;
 };
 
+static void close_queue(struct harness *h);
+
 static void end(struct job *j)
 {
-	queue_ack(j->h->queue, j->delivery);
+	struct harness *h = j->h;
+
+	queue_ack(h->queue, j->delivery);
 	task_free(j->get.task);
 	free(j);
+	if (!--h->jobs && h->closing)
+		close_queue(h);
 }
 
 static void on_finish(struct store_req *req, int code)
@@ -123,6 +131,7 @@ static void on_delivered(void *ctx, struct queue_delivery *d)
 	if (!j)
 		abort();
 	j->h = ctx;
+	j->h->jobs++;
 	j->delivery = d;
 	j->id = d->message.id;
 	j->claim = (struct store_claim){
@@ -176,11 +185,18 @@ static void on_queue_closed(void *ctx)
 	cache_close(h->cache, on_cache_closed, h);
 }
 
+static void close_queue(struct harness *h)
+{
+	queue_close(h->queue, on_queue_closed, h);
+}
+
 static void on_api_closed(void *ctx)
 {
 	struct harness *h = ctx;
 
-	queue_close(h->queue, on_queue_closed, h);
+	h->closing = true;
+	if (!h->jobs)
+		close_queue(h);
 }
 
 static void on_term(uv_signal_t *s, int signo)

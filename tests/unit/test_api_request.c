@@ -5,6 +5,7 @@
 #include "base/buf.h"
 #include "base/str.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static struct language_registry *languages;
@@ -79,7 +80,6 @@ static const struct bad bad_bodies[] = {
 	{"[]", 400, ""},
 	{"{" PY "}x", 400, ""},
 	{"{" PY ",\"code\":\"2\"}", 400, ""},
-	{"{" PY ",\"stdin\":\"a\\u0000b\"}", 400, ""},
 	{"{" PY ",\"stdin\":\"\xff\"}", 400, ""},
 	{"[[[[[[[[[[[[[[[[[[[[", 413, ""},
 	{"{\"code\":\"1\"}", 400, "language"},
@@ -93,16 +93,17 @@ static const struct bad bad_bodies[] = {
 	{"{\"language\":\"python\",\"files\":[]}", 400, "files"},
 	{"{" PY ",\"color\":1}", 400, "color"},
 	{"{" PY ",\"code_encoding\":\"utf16\"}", 400, "code_encoding"},
-	{"{" PY ",\"code_encoding\":\"base64\"}", 400, "code"},
-	{"{" PY ",\"stdin\":\"*\",\"stdin_encoding\":\"base64\"}", 400, "stdin"},
+	{"{" PY ",\"code_encoding\":\"base64\"}", 422, "code"},
+	{"{" PY ",\"stdin\":\"*\",\"stdin_encoding\":\"base64\"}", 422, "stdin"},
 	{"{" PY ",\"args\":\"x\"}", 400, "args"},
 	{"{" PY ",\"args\":[\"x\",1]}", 400, "args[1]"},
-	{"{" PY ",\"args\":[\"a\\u0000b\"]}", 400, ""},
+	{"{" PY ",\"args\":[\"a\\u0000b\"]}", 400, "args[0]"},
+	{"{" PY ",\"entry\":\"a\\u0000b\"}", 400, "entry"},
 	{"{" PY ",\"files\":{}}", 400, "files"},
 	{"{" PY ",\"files\":[{\"name\":\"a\"}]}", 400, "files[0].content"},
 	{"{" PY ",\"files\":[{\"content\":\"a\"}]}", 400, "files[0].name"},
 	{"{" PY ",\"files\":[{\"name\":\"a\",\"content\":\"\",\"mode\":1}]}", 400, "files[0].mode"},
-	{"{" PY ",\"files\":[{\"name\":\"a\",\"content\":\"*\",\"encoding\":\"base64\"}]}", 400,
+	{"{" PY ",\"files\":[{\"name\":\"a\",\"content\":\"*\",\"encoding\":\"base64\"}]}", 422,
 	 "files[0].content"},
 	{"{" PY ",\"files\":[{\"name\":\"a\",\"content\":\"\",\"encoding\":\"x\"}]}", 400,
 	 "files[0].encoding"},
@@ -114,8 +115,8 @@ static const struct bad bad_bodies[] = {
 	{"{" PY ",\"files\":[{\"name\":\"a\\nb\",\"content\":\"\"}]}", 400, "files[0].name"},
 	{"{" PY ",\"files\":[{\"name\":\"a\\u007f\",\"content\":\"\"}]}", 400, "files[0].name"},
 	{"{" PY ",\"files\":[{\"name\":\"a\",\"content\":\"\"},{\"name\":\"a\",\"content\":\"\"}]}",
-	 400, "files[1].name"},
-	{"{" PY ",\"files\":[{\"name\":\"main.py\",\"content\":\"\"}]}", 400, "files[0].name"},
+	 422, "files[1].name"},
+	{"{" PY ",\"files\":[{\"name\":\"main.py\",\"content\":\"\"}]}", 422, "files[0].name"},
 	{"{" PY ",\"entry\":\"../x\"}", 400, "entry"},
 	{"{\"language\":\"python\",\"files\":[{\"name\":\"a\",\"content\":\"\"}]}", 422, "entry"},
 	{"{\"language\":\"python\",\"entry\":\"b\",\"files\":[{\"name\":\"a\",\"content\":\"\"}]}",
@@ -149,6 +150,25 @@ static void request_bad_is_refused_with_its_field(void **state)
 			fail_msg("%s: %d \"%s\": %s", b->text, status, p.field, p.detail);
 		assert_null(s);
 		assert_true(p.detail[0]);
+	}
+}
+
+static void request_long_names_are_counted_in_bytes(void **state)
+{
+	char text[1024], name[300] = "";
+	struct problem p;
+
+	(void)state;
+	for (size_t len = 254; len <= 256; len++) {
+		AUTO(task_spec_free) struct task_spec *s = NULL;
+
+		/* Two bytes each, one more in front where the length is odd. */
+		(void)snprintf(name, sizeof name, "%s", len % 2 ? "x" : "");
+		while (strlen(name) < len)
+			(void)snprintf(name + strlen(name), 4, "\xc3\xa4");
+		(void)snprintf(text, sizeof text,
+			       "{" PY ",\"files\":[{\"name\":\"%s\",\"content\":\"\"}]}", name);
+		assert_int_equal(submit(text, strlen(text), &s, &p), len > 255 ? 422 : 0);
 	}
 }
 
@@ -340,6 +360,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(request_bad_is_refused_with_its_field),
+		cmocka_unit_test(request_long_names_are_counted_in_bytes),
 		cmocka_unit_test(request_unknown_language_lists_near_names),
 		cmocka_unit_test(request_missing_language_says_how_to_install),
 		cmocka_unit_test(request_above_ceiling_names_it),
