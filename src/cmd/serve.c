@@ -65,7 +65,7 @@ static int give_data_dir(const char *path, uid_t uid, gid_t gid, struct err *e)
 		return err_errno(e, -errno, "could not read the folder \"%s\"", path);
 	(void)TAKE_FD(fd);
 	while ((entry = readdir(dir))) {
-		if (!str_has_prefix(entry->d_name, "kiln.db"))
+		if (!str_has_prefix(entry->d_name, "kiln."))
 			continue;
 		if (fchownat(dirfd(dir), entry->d_name, uid, gid, AT_SYMLINK_NOFOLLOW) < 0)
 			r = err_errno(e, -errno, "could not give \"%s/%s\" to user %u", path,
@@ -99,13 +99,17 @@ static int lock_data_dir(const char *path, int *ret_fd, struct err *e)
 	return 0;
 }
 
-static int prepare_data_dir(const struct config *cfg, uid_t uid, gid_t gid, struct err *e)
+static int prepare_data_dir(const struct config *cfg, uid_t uid, gid_t gid, int *ret_lock_fd,
+			    struct err *e)
 {
 	int r = fs_make_dirs(cfg->data_dir, 0700, e);
 
 	if (r < 0)
 		return err_wrap(e, r, "the data folder");
-	return geteuid() == 0 ? give_data_dir(cfg->data_dir, uid, gid, e) : 0;
+	r = lock_data_dir(cfg->data_dir, ret_lock_fd, e);
+	if (r < 0 || geteuid() != 0)
+		return r;
+	return give_data_dir(cfg->data_dir, uid, gid, e);
 }
 
 /* Each connection and each run needs descriptors; the soft limit of most systems is 1024. */
@@ -210,9 +214,7 @@ static int serve(const struct config *cfg, int *ret_status, struct err *e)
 	if (r == 0)
 		r = make_runner_command(cfg, runner_uid, runner_gid, &command, e);
 	if (r == 0)
-		r = prepare_data_dir(cfg, uid, gid, e);
-	if (r == 0)
-		r = lock_data_dir(cfg->data_dir, &lock_fd, e);
+		r = prepare_data_dir(cfg, uid, gid, &lock_fd, e);
 	if (r < 0)
 		return r;
 	raise_open_files();
