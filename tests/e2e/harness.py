@@ -283,9 +283,21 @@ class Server(Client):
     def log_tail(self):
         return self.log_text()[-8000:]
 
+    def rank(self, pid):
+        if pid == self.process.pid:  # the keeper, which would start the others again
+            return -1
+        order = ["kiln", "kiln-runner", "kiln-sandbox"]
+        try:
+            with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as f:
+                comm = f.read().strip()
+        except OSError:
+            comm = ""
+        return order.index(comm) if comm in order else len(order)
+
     def kill(self, pids=None):
-        """SIGKILL for everything of this server at once, or for these processes."""
-        for pid in pids or self.tree():
+        """SIGKILL for everything of this server at once, or for these processes. From the top down:
+        a server that still lives would take the end of a task below for the task's own."""
+        for pid in pids or sorted(self.tree(), key=self.rank):
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:

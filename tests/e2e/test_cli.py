@@ -70,8 +70,8 @@ def test_run_output_comes_byte_by_byte(server, scratch):
                  "sys.stdout.buffer.write(sys.stdin.buffer.read() + b'\\xff\\x00\\n')")
     done = subprocess.run([harness.program("kiln"), "run", path], input=b"in\xfe\x00", check=False,
                           capture_output=True, timeout=harness.PATIENCE,
-                          env=harness.Server.environment(server)
-                          | {"KILN_SERVER": f"http://127.0.0.1:{server.port}"})
+                          env=harness.clean_env(
+                              {"KILN_SERVER": f"http://127.0.0.1:{server.port}"}))
     assert (done.returncode, done.stdout) == (0, b"in\xfe\x00\xff\x00\n"), done
 
 
