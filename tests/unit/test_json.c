@@ -85,7 +85,7 @@ static int read_element(struct json_reader *r, const struct json_at *at, const j
 		 .max = 4},
 	};
 	struct target *t = ctx;
-	struct target element = {{0}};
+	struct target element = {.count = 0};
 	int code = json_read_object(r, at, v, fields, 1, &element);
 
 	t->elements += code == 0;
