@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/fsuid.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -99,6 +100,27 @@ static int lock_data_dir(const char *path, int *ret_fd, struct err *e)
 	return 0;
 }
 
+/* A folder that belongs to the user is of no use below one that the user may not enter. */
+static int check_reach(const char *path, uid_t uid, gid_t gid, struct err *e)
+{
+	int r = 0, fd;
+
+	(void)setfsgid(gid);
+	(void)setfsuid(uid);
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		r = err_set(
+			e, -errno,
+			"user %u, which the server becomes, cannot reach \"%s\": a folder above "
+			"it is private; choose another with --data-dir",
+			(unsigned)uid, path);
+	else
+		(void)close(fd);
+	(void)setfsuid(0);
+	(void)setfsgid(0);
+	return r;
+}
+
 static int prepare_data_dir(const struct config *cfg, uid_t uid, gid_t gid, int *ret_lock_fd,
 			    struct err *e)
 {
@@ -109,7 +131,8 @@ static int prepare_data_dir(const struct config *cfg, uid_t uid, gid_t gid, int 
 	r = lock_data_dir(cfg->data_dir, ret_lock_fd, e);
 	if (r < 0 || geteuid() != 0)
 		return r;
-	return give_data_dir(cfg->data_dir, uid, gid, e);
+	r = give_data_dir(cfg->data_dir, uid, gid, e);
+	return r < 0 ? r : check_reach(cfg->data_dir, uid, gid, e);
 }
 
 /* Each connection and each run needs descriptors; the soft limit of most systems is 1024. */
