@@ -286,6 +286,7 @@ static int open_api(struct server *s, struct err *e)
 	ac.connections_max = (unsigned)cfg->connection_max;
 	ac.waiters_max = (size_t)cfg->waiters_max;
 	ac.idempotency_ttl_ms = cfg->idempotency_ttl_ms;
+	ac.retention_ms = cfg->retention_ms;
 	ac.ready = is_ready;
 	ac.languages_known = languages_known;
 	ac.ctx = s;
