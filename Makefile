@@ -19,7 +19,7 @@ MESON_FUZZ    = --werror --buildtype=debugoptimized -Db_sanitize=address,undefin
 	-Dc_args=-fsanitize=fuzzer-no-link
 
 .DEFAULT_GOAL := help
-.PHONY: help deps run build build-asan build-fuzz test test-quick test-e2e bench fuzz check \
+.PHONY: help deps run build build-asan build-fuzz test test-quick test-e2e stack stack-down bench fuzz check \
 	reports format install clean
 
 help: ## this list
@@ -64,6 +64,12 @@ test-quick: ## unit, sandbox and integration tests on the sanitized build
 
 test-e2e: build ## end-to-end tests on the release build; ARGS="-k cancel"
 	KILN_BUILD=$(BUILD) $(PYTHON) -m pytest tests/e2e $(ARGS)
+
+stack: ## PostgreSQL, RabbitMQ and Redis on loopback, for tests: installs, starts, prints their URLs
+	@tools/stack.sh up
+
+stack-down: ## stops exactly those
+	@tools/stack.sh down
 
 bench: build ## latency, throughput and cost, beside the bare floor of this machine
 	@$(PYTHON) bench/run.py --build $(BUILD) $(ARGS)

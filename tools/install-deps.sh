@@ -26,6 +26,8 @@ libprotobuf-c-dev    pc:libprotobuf-c
 protobuf-c-compiler  cmd:protoc-c
 libcurl4-openssl-dev pc:libcurl
 libssl-dev           pc:libcrypto
+libpq-dev            pc:libpq
+libzstd-dev          pc:libzstd
 '
 
 # The toolchains that tasks are run with. The systems' own at /usr/bin are meant.
@@ -59,6 +61,17 @@ curl                 cmd:curl
 util-linux           cmd:setpriv
 '
 
+# The servers of tools/stack.sh, which starts them itself.
+stack_postgres='
+postgresql           glob:/usr/lib/postgresql/*/bin/postgres
+'
+stack_rabbitmq='
+rabbitmq-server      file:/usr/lib/rabbitmq/bin/rabbitmq-server
+'
+stack_redis='
+redis-server         cmd:redis-server
+'
+
 present() {
     case $1 in
     cmd:*) command -v "${1#cmd:}" >/dev/null ;;
@@ -82,8 +95,12 @@ for group in "$@"; do
     languages) table+=$languages ;;
     more-languages) table+=$more_languages ;;
     test) table+=$test ;;
+    stack) table+=$stack_postgres$stack_rabbitmq$stack_redis ;;
+    stack-postgres) table+=$stack_postgres ;;
+    stack-rabbitmq) table+=$stack_rabbitmq ;;
+    stack-redis) table+=$stack_redis ;;
     *)
-        echo "install-deps: no group \"$group\": build, languages, more-languages, test" >&2
+        echo "install-deps: no group \"$group\": build, languages, more-languages, test, stack" >&2
         exit 2
         ;;
     esac
@@ -121,8 +138,16 @@ if [ "$(id -u)" != 0 ]; then
     fi
 fi
 
+# Nothing that is installed here is to be started, or to wait for a server's start: the answer 101
+# of this script tells Debian's packages so (invoke-rc.d(8)).
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+    trap '"${as_root[@]}" rm -f $policy' EXIT
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" sh -c "cat >$policy && chmod 0755 $policy"
+fi
+
 export DEBIAN_FRONTEND=noninteractive
-install=(apt-get install -y -q --no-install-recommends "${missing[@]}")
+install=(apt-get -o DPkg::Lock::Timeout=300 install -y -q --no-install-recommends "${missing[@]}")
 # The package lists may be old or absent: fetch them once, and only when they are needed.
 if ! "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive "${install[@]}" </dev/null >&2; then
     "${as_root[@]}" apt-get update -q </dev/null >&2

@@ -1,0 +1,275 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# The servers that Kiln uses when it is more than one process: PostgreSQL, RabbitMQ and Redis, from
+# Debian's packages, for tests and for a look. They listen on 127.0.0.1 only, on ports of their own,
+# keep everything below one folder, and touch no server that is there already.
+#
+#   tools/stack.sh up [NAME...]       install what is missing, start, wait until they answer
+#   tools/stack.sh down [NAME...]     stop exactly what "up" has started
+#   tools/stack.sh kill NAME          SIGKILL, as a failing machine would
+#   tools/stack.sh status             which of them run
+#   tools/stack.sh env                KILN_TEST_..._URL= lines, which "up" prints too: to be eval'ed
+#
+# NAME is postgres, rabbitmq or redis; without one, all three. Environment:
+#
+#   KILN_STACK_DIR    the folder for data, logs and pid files (default: build/stack)
+#   KILN_STACK_PORT   the first of ten ports (default: 27100)
+#
+# As root each server runs as the user that its package made; otherwise all run as who calls this.
+set -euo pipefail
+umask 022
+
+root=$(dirname "$(dirname "$(readlink -f "$0")")")
+dir=$(readlink -m "${KILN_STACK_DIR:-$root/build/stack}")
+first_port=${KILN_STACK_PORT:-27100}
+postgres_port=$((first_port + 1))
+rabbitmq_port=$((first_port + 2))
+redis_port=$((first_port + 3))
+rabbitmq_dist_port=$((first_port + 4))
+epmd_port=$((first_port + 5))
+names=(postgres rabbitmq redis)
+
+say() { echo "stack: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+# ---- processes, each with a pid file ----
+
+# A pid file counts only while its process is the one that was started: "PID START", where START is
+# the time of its start, field 22 of /proc/PID/stat.
+started_at() {
+    local stat
+    stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
+    # shellcheck disable=SC2086 # the fields behind the name in brackets are meant to be split
+    set -- ${stat##*) }
+    [ "$1" != Z ] && echo "${20}"
+}
+
+pid_of() { # NAME: prints the pid where it runs
+    local pid start
+    read -r pid start 2>/dev/null <"$dir/$1.pid" || return 1
+    [ "$(started_at "$pid")" = "$start" ] && echo "$pid"
+}
+
+note_pid() { echo "$2 $(started_at "$2")" >"$dir/$1.pid"; } # NAME PID
+
+as_user() { # USER COMMAND...: by exec, so that the pid stays
+    local user=$1
+    shift
+    if [ "$(id -u)" = 0 ]; then
+        exec setpriv --reuid="$user" --regid="$user" --clear-groups --no-new-privs "$@"
+    fi
+    exec "$@"
+}
+
+launch() { # NAME USER COMMAND...
+    local name=$1 user=$2
+    shift 2
+    # The lock must not live on in the servers.
+    (as_user "$user" setsid "$@") 9>&- </dev/null >>"$dir/$name.log" 2>&1 &
+    note_pid "$name" $!
+}
+
+answers() { (: >"/dev/tcp/127.0.0.1/$1") 2>/dev/null; } # PORT
+
+await() { # NAME PORT SECONDS
+    local until=$((SECONDS + $3))
+    until answers "$2"; do
+        pid_of "$1" >/dev/null || { tail -n 20 "$dir/$1.log" >&2; die "$1 did not start: $dir/$1.log"; }
+        [ $SECONDS -lt $until ] || die "$1 does not answer on port $2 after $3 s: $dir/$1.log"
+        sleep 0.1
+    done
+}
+
+stop() { # NAME SIGNAL
+    local pid until=$((SECONDS + 30))
+    if pid=$(pid_of "$1"); then
+        kill -s "$2" "$pid" 2>/dev/null || true
+        # One that was stopped must go on to hear it.
+        kill -s CONT "$pid" 2>/dev/null || true
+        while pid_of "$1" >/dev/null; do
+            if [ $SECONDS -ge $until ]; then
+                say "$1 did not stop within 30 s: killed"
+                kill -s KILL "$pid" 2>/dev/null || true
+                until=$((SECONDS + 30))
+            fi
+            sleep 0.05
+        done
+    fi
+    rm -f "$dir/$1.pid"
+}
+
+folder() { # NAME USER: the server's own
+    mkdir -p "$dir/$1"
+    if [ "$(id -u)" = 0 ]; then
+        chown "$2:" "$dir/$1"
+        setpriv --reuid="$2" --regid="$2" --clear-groups test -x "$dir/$1" ||
+            die "the user $2 cannot reach $dir: choose another KILN_STACK_DIR"
+    fi
+    chmod 0700 "$dir/$1"
+}
+
+secret() { # FILE: the password in it, made at the first call
+    [ -s "$1" ] || (umask 077 && head -c 18 /dev/urandom | base64 | tr '+/' '-_' >"$1")
+    cat "$1"
+}
+
+# ---- PostgreSQL ----
+
+url_of_postgres() {
+    echo "KILN_TEST_POSTGRES_URL=postgresql://kiln:$(secret "$dir/postgres.secret")@127.0.0.1:$postgres_port/kiln"
+}
+
+up_postgres() {
+    local bin data=$dir/postgres/data
+    bin=$(find /usr/lib/postgresql -mindepth 2 -maxdepth 2 -name bin | sort -V | tail -n 1)
+    [ -n "$bin" ] || die "PostgreSQL is not installed"
+    folder postgres postgres
+    if [ ! -e "$data/PG_VERSION" ]; then
+        secret "$dir/postgres.secret" >/dev/null
+        install -m 0600 "$dir/postgres.secret" "$dir/postgres/secret"
+        [ "$(id -u)" != 0 ] || chown postgres: "$dir/postgres/secret"
+        (as_user postgres "$bin/initdb" -D "$data" -U kiln -E UTF8 --locale=C.UTF-8 \
+            --auth=scram-sha-256 --pwfile="$dir/postgres/secret") 9>&- </dev/null >"$dir/postgres.log" 2>&1 ||
+            { tail -n 20 "$dir/postgres.log" >&2; die "could not make a PostgreSQL cluster: $dir/postgres.log"; }
+    fi
+    # "UTC" and "C": what tests compare must not depend on the machine.
+    launch postgres postgres "$bin/postgres" -D "$data" -p "$postgres_port" \
+        -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200 \
+        -c shared_buffers=128MB -c max_wal_size=2GB -c jit=off -c timezone=UTC -c log_timezone=UTC \
+        -c log_line_prefix='%m [%p] %a ' -c cluster_name=kiln-stack
+    await postgres "$postgres_port" 60
+    export PGPASSWORD PGCONNECT_TIMEOUT=5
+    PGPASSWORD=$(secret "$dir/postgres.secret")
+    local psql=("$bin/psql" -XqAt -h 127.0.0.1 -p "$postgres_port" -U kiln) until=$((SECONDS + 60))
+    # It listens before it takes connections, for as long as it recovers from a kill.
+    until "${psql[@]}" -d postgres -c 'SELECT 1' >/dev/null 2>&1; do
+        [ $SECONDS -lt $until ] || die "postgres takes no connections: $dir/postgres.log"
+        sleep 0.1
+    done
+    [ "$("${psql[@]}" -d postgres -c "SELECT 1 FROM pg_database WHERE datname = 'kiln'")" = 1 ] ||
+        "${psql[@]}" -d postgres -c 'CREATE DATABASE kiln'
+}
+
+# SIGINT: ends connections, and stops after a checkpoint.
+down_postgres() { stop postgres INT; }
+
+# ---- RabbitMQ ----
+
+url_of_rabbitmq() { echo "KILN_TEST_RABBITMQ_URL=amqp://guest:guest@127.0.0.1:$rabbitmq_port/"; }
+
+rabbitmq_environment() {
+    local own=$dir/rabbitmq
+    export HOME=$own ERL_EPMD_PORT=$epmd_port ERL_EPMD_ADDRESS=127.0.0.1 LANG=C.UTF-8
+    # Without the files of the system's own RabbitMQ.
+    export RABBITMQ_CONF_ENV_FILE=/dev/null RABBITMQ_NODENAME="kiln-$first_port@localhost"
+    export RABBITMQ_CONFIG_FILE=$own/rabbitmq.conf RABBITMQ_ADVANCED_CONFIG_FILE=$own/advanced.config
+    export RABBITMQ_MNESIA_BASE=$own/mnesia RABBITMQ_LOG_BASE=$own/log RABBITMQ_LOGS=-
+    export RABBITMQ_ENABLED_PLUGINS_FILE=$own/enabled_plugins RABBITMQ_GENERATED_CONFIG_DIR=$own/config
+    export RABBITMQ_PID_FILE=$own/node.pid RABBITMQ_DIST_PORT=$rabbitmq_dist_port
+    # Runs the Erlang machine by exec, so that the pid is the server's.
+    export RUNNING_UNDER_SYSTEMD=true
+    export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-kernel inet_dist_use_interface {127,0,0,1}'
+}
+
+up_rabbitmq() {
+    local own=$dir/rabbitmq
+    [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || die "RabbitMQ is not installed"
+    folder rabbitmq rabbitmq
+    cat >"$own/rabbitmq.conf" <<END
+listeners.tcp.1 = 127.0.0.1:$rabbitmq_port
+disk_free_limit.absolute = 200MB
+vm_memory_high_watermark.absolute = 1GB
+END
+    echo '[].' >"$own/enabled_plugins"
+    if [ ! -e "$own/.erlang.cookie" ]; then
+        secret "$own/.erlang.cookie" >/dev/null
+        chmod 0400 "$own/.erlang.cookie"
+        [ "$(id -u)" != 0 ] || chown rabbitmq: "$own/.erlang.cookie"
+    fi
+    # Erlang's port mapper, which otherwise puts itself into the background for good.
+    if ! pid_of epmd >/dev/null; then
+        (cd / && rabbitmq_environment && launch epmd rabbitmq epmd -port "$epmd_port" -address 127.0.0.1)
+        await epmd "$epmd_port" 10
+    fi
+    (cd / && rabbitmq_environment && launch rabbitmq rabbitmq /usr/lib/rabbitmq/bin/rabbitmq-server)
+    await rabbitmq "$rabbitmq_port" 90
+}
+
+down_rabbitmq() {
+    stop rabbitmq TERM
+    stop epmd TERM
+}
+
+# ---- Redis ----
+
+url_of_redis() { echo "KILN_TEST_REDIS_URL=redis://127.0.0.1:$redis_port/0"; }
+
+up_redis() {
+    command -v redis-server >/dev/null || die "Redis is not installed"
+    folder redis redis
+    launch redis redis redis-server --bind 127.0.0.1 --port "$redis_port" --dir "$dir/redis" \
+        --save '' --appendonly no --daemonize no --maxmemory 256mb --maxmemory-policy allkeys-lru
+    await redis "$redis_port" 20
+}
+
+down_redis() { stop redis TERM; }
+
+# ---- all ----
+
+up() {
+    "$root/tools/install-deps.sh" "${@/#/stack-}"
+    mkdir -p "$dir"
+    exec 9>"$dir/lock"
+    flock 9
+    for name in "$@"; do
+        pid_of "$name" >/dev/null || "up_$name"
+    done
+    for name in "$@"; do
+        "url_of_$name"
+    done
+}
+
+down() {
+    [ -d "$dir" ] || return 0
+    exec 9>"$dir/lock"
+    flock 9
+    for name in "$@"; do
+        "down_$name"
+    done
+}
+
+verb=${1:-}
+[ $# -eq 0 ] || shift
+for name in "$@"; do
+    case $name in
+    postgres | rabbitmq | redis) ;;
+    *) die "there is no \"$name\" in the stack: ${names[*]}" ;;
+    esac
+done
+[ $# -gt 0 ] || [ "$verb" = kill ] || set -- "${names[@]}"
+
+case $verb in
+up) up "$@" ;;
+down) down "$@" ;;
+kill)
+    [ $# -eq 1 ] || die "usage: stack.sh kill NAME"
+    pid=$(pid_of "$1") || die "$1 does not run"
+    kill -s KILL "$pid"
+    while pid_of "$1" >/dev/null; do sleep 0.02; done
+    ;;
+status)
+    for name in "$@"; do
+        if pid=$(pid_of "$name"); then echo "$name: pid $pid"; else echo "$name: stopped"; fi
+    done
+    ;;
+env)
+    for name in "$@"; do
+        "url_of_$name"
+    done
+    ;;
+*)
+    sed -n '4,/^set/s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+    ;;
+esac
