@@ -99,6 +99,20 @@ stop() { # NAME SIGNAL
     rm -f "$dir/$1.pid"
 }
 
+# Ends when nothing is left of it: a server that finds its predecessor's children, or its zombie, does
+# not start.
+kill_hard() { # PID
+    local pids="$1" pid
+    pids+=" $(pgrep -P "$1" | tr '\n' ' ')"
+    kill -s KILL "$1"
+    for pid in $pids; do
+        for _ in {1..500}; do
+            [ -e "/proc/$pid" ] || break
+            sleep 0.02
+        done
+    done
+}
+
 folder() { # NAME USER: the server's own
     mkdir -p "$dir/$1"
     if [ "$(id -u)" = 0 ]; then
@@ -255,8 +269,7 @@ down) down "$@" ;;
 kill)
     [ $# -eq 1 ] || die "usage: stack.sh kill NAME"
     pid=$(pid_of "$1") || die "$1 does not run"
-    kill -s KILL "$pid"
-    while pid_of "$1" >/dev/null; do sleep 0.02; done
+    kill_hard "$pid"
     ;;
 status)
     for name in "$@"; do
