@@ -103,7 +103,7 @@ stop() { # NAME SIGNAL
 # not start.
 kill_hard() { # PID
     local pids="$1" pid
-    pids+=" $(pgrep -P "$1" | tr '\n' ' ')"
+    pids+=" $(pgrep -P "$1" | tr "\n" " " || true)"
     kill -s KILL "$1"
     for pid in $pids; do
         for _ in {1..500}; do
