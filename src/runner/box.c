@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { PREPARE_TRIES = 3, RETRY_MIN_MS = 50, RETRY_MAX_MS = 5000, REFILL_DELAY_MS = 5 };
+enum { PREPARE_TRIES = 3, RETRY_MIN_MS = 50, RETRY_MAX_MS = 5000, REFILL_DELAY_MS = 25 };
 
 enum box_state {
 	BOX_EMPTY, /* may be prepared */
