@@ -91,11 +91,18 @@ static bool languages_known(void *ctx)
 
 /* ---- the end, in the order opposite to the beginning ---- */
 
+/* The last part is closed: without the server's own handles the loop ends by itself, once the
+ * handles that parts close behind their backs are gone too. */
 static void on_store_closed(void *ctx)
 {
 	struct server *s = ctx;
 
-	uv_stop(&s->loop);
+	s->store = NULL;
+	uv_close((uv_handle_t *)&s->sigterm, NULL);
+	uv_close((uv_handle_t *)&s->sigint, NULL);
+	uv_close((uv_handle_t *)&s->banner_timer, NULL);
+	uv_close((uv_handle_t *)&s->before_poll, NULL);
+	uv_close((uv_handle_t *)&s->after_poll, NULL);
 }
 
 static void on_bus_closed(void *ctx)
@@ -351,6 +358,7 @@ int server_run(const struct config *cfg, struct language_registry *languages, in
 	scheduler_start(s.scheduler);
 	(void)uv_timer_start(&s.banner_timer, on_banner_timer, 0, BANNER_TICK_MS);
 	(void)uv_run(&s.loop, UV_RUN_DEFAULT);
+	(void)uv_loop_close(&s.loop);
 	metrics_reset();
 	log_info("serve", "shut down");
 	return 0;
