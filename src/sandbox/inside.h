@@ -28,9 +28,6 @@ enum {
 	INSIDE_UID = 1000,
 };
 
-#define INSIDE_TEMPLATE "/template" /* in the spawner's root: what a box's root is cloned from */
-#define INSIDE_MOUNT	"/mount"    /* an empty directory there */
-
 /* Decided at CONFIGURE, the same for all boxes. */
 struct inside_plan {
 	bool two_ids; /* init is 0 inside, else it shares INSIDE_UID */
@@ -72,7 +69,7 @@ int inside_send(const struct inside_message *m, int fd);
 /* From root inside to the task's id, without any capability. */
 void inside_become_task(const struct inside_plan *plan);
 
-/* setup.c: mounts, pivot, host name. ret_context: descriptor of the work tmpfs's context. */
+/* setup.c: mounts, host name. ret_context: descriptor of the work tmpfs's context. */
 void inside_setup(const struct inside_plan *plan, const struct sandbox_limits *limits,
 		  int *ret_context);
 

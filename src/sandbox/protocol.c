@@ -162,7 +162,6 @@ static const char *const step_names[] = {
 	[SANDBOX_STEP_ROOT] = "build the root",
 	[SANDBOX_STEP_TMPFS] = "mount the work directory",
 	[SANDBOX_STEP_PROC] = "mount /proc",
-	[SANDBOX_STEP_PIVOT] = "change the root",
 	[SANDBOX_STEP_HOSTNAME] = "set the host name",
 	[SANDBOX_STEP_CAPABILITIES] = "drop capabilities",
 	[SANDBOX_STEP_LANDLOCK] = "install landlock",

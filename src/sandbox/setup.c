@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The root of a box: a clone of the template that the spawner built once (template.c), its own
- * /proc, and one tmpfs with a size for everything that can be written. */
+/* The root of a box: that of the spawner (template.c), of which clone3 made a copy that the box can
+ * neither unmount nor make writable, its own /proc over the one that shows nobody, and one tmpfs
+ * with a size for everything that can be written. */
 
 #include "sandbox/inside.h"
 #include "sandbox/syscalls.h"
@@ -92,22 +93,15 @@ static int mount_work(const struct sandbox_limits *limits)
 void inside_setup(const struct inside_plan *plan, const struct sandbox_limits *limits,
 		  int *ret_context)
 {
-	int tree = open_tree(AT_FDCWD, INSIDE_TEMPLATE,
-			     OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
-
-	if (tree < 0 || move_mount(tree, "", AT_FDCWD, INSIDE_MOUNT, MOVE_MOUNT_F_EMPTY_PATH) < 0 ||
-	    chdir(INSIDE_MOUNT) < 0)
+	if (chdir("/") < 0)
 		inside_fail(SANDBOX_STEP_ROOT, errno);
-	(void)close(tree);
 	*ret_context = mount_work(limits);
 	if (*ret_context < 0)
 		inside_fail(SANDBOX_STEP_TMPFS, errno);
 	if (plan->proc && mount("proc", "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
 		inside_fail(SANDBOX_STEP_PROC, errno);
-	/* pivot_root(2), "pivot_root(".", ".")": the old root lies over the new one, and goes. */
-	if (sys_pivot_root(".", ".") < 0 || umount2(".", MNT_DETACH) < 0 ||
-	    chdir(SANDBOX_WORK_DIR) < 0)
-		inside_fail(SANDBOX_STEP_PIVOT, errno);
+	if (chdir(SANDBOX_WORK_DIR) < 0)
+		inside_fail(SANDBOX_STEP_ROOT, errno);
 	if (sethostname("box", 3) < 0)
 		inside_fail(SANDBOX_STEP_HOSTNAME, errno);
 }

@@ -168,7 +168,7 @@ static int try_namespaces(bool *ret_proc, struct err *e)
 	if (pid < 0)
 		return err_errno(e, -errno, "could not make namespaces (see `kiln-sandbox probe`)");
 	if (pid == 0)
-		_exit(mount("proc", INSIDE_MOUNT, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) <
+		_exit(mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) <
 		      0);
 	if (waitpid(pid, &status, 0) < 0)
 		return err_errno(e, -errno, "could not wait for a child");

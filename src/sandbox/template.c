@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static const char *const devices[] = {"null", "zero", "full", "random", "urandom"};
@@ -173,45 +174,69 @@ static int open_devices(int *trees, struct err *e)
 	return 0;
 }
 
-/* A tmpfs over some folder that every host has, made the root of this namespace. */
-static int enter_new_root(int proc, struct err *e)
+/* A /proc of a pid namespace without a process: it shows nobody, but a kernel lets a box mount its
+ * own /proc only where there is a whole one to be seen (mount_namespaces(7)). -1 where the host
+ * does not let us either. */
+static int open_dead_proc(void)
 {
-	static const char *const covers[] = {"/tmp", "/mnt", "/var", "/usr"};
-	size_t i = 0;
+	/* The child shares our descriptors: what it leaves open is ours. */
+	struct clone_args args = {.flags = CLONE_NEWPID | CLONE_FILES, .exit_signal = SIGCHLD};
+	int tree = fcntl(0, F_DUPFD_CLOEXEC, 3), status;
+	pid_t pid = tree < 0 ? -1 : sys_clone3(&args);
 
-	while (i < ARRAY_SIZE(covers) &&
-	       mount("tmpfs", covers[i], "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=0755") < 0)
-		i++;
-	if (i == ARRAY_SIZE(covers))
-		return err_errno(e, -errno, "could not mount a tmpfs");
-	if (chdir(covers[i]) < 0 || mkdir("template", 0755) < 0 || mkdir("mount", 0755) < 0 ||
-	    mkdir("proc", 0755) < 0)
-		return err_errno(e, -errno, "could not make the spawner's root");
-	if (move_mount(proc, "", AT_FDCWD, "proc", MOVE_MOUNT_F_EMPTY_PATH) < 0)
-		return err_errno(e, -errno, "could not keep /proc");
-	if (sys_pivot_root(".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
-		return err_errno(e, -errno, "could not leave the host's root");
-	return 0;
+	if (pid == 0) {
+		int context = fsopen("proc", FSOPEN_CLOEXEC), made = -EBADF;
+
+		if (fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
+			made = fsmount(context, FSMOUNT_CLOEXEC,
+				       MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+		status = dup3(made, tree, O_CLOEXEC) < 0;
+		cleanup_close(&context);
+		cleanup_close(&made);
+		_exit(status);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) < 0 || status != 0)
+		cleanup_close(&tree);
+	return tree;
 }
 
-static int build(const struct part *parts, size_t count, const int *device_trees, struct err *e)
+static int place_parts(const struct part *parts, size_t count, int proc, const int *device_trees,
+		       struct err *e)
 {
-	struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV};
-	int r;
+	int r = place_own(device_trees, e);
 
-	if (mount("tmpfs", INSIDE_TEMPLATE, "tmpfs", MS_NOSUID, "size=1m,mode=0755") < 0 ||
-	    chdir(INSIDE_TEMPLATE) < 0)
-		return err_errno(e, -errno, "could not mount a tmpfs");
-	r = place_own(device_trees, e);
 	for (size_t i = 0; r >= 0 && i < count; i++) {
 		r = place_part(&parts[i]);
 		if (r < 0)
 			return err_errno(e, r, "could not bind \"%s\"", parts[i].target);
 	}
+	if (r >= 0 && proc >= 0 &&
+	    move_mount(proc, "", AT_FDCWD, "proc", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+		return err_errno(e, -errno, "could not place \"/proc\"");
+	return r;
+}
+
+/* A tmpfs over some folder that every host has, filled, and made the root of this namespace. */
+static int enter_new_root(const struct part *parts, size_t count, int proc, const int *device_trees,
+			  struct err *e)
+{
+	static const char *const covers[] = {"/tmp", "/mnt", "/var", "/usr"};
+	struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV};
+	size_t i = 0;
+	int r;
+
+	while (i < ARRAY_SIZE(covers) &&
+	       mount("tmpfs", covers[i], "tmpfs", MS_NOSUID, "size=1m,mode=0755") < 0)
+		i++;
+	if (i == ARRAY_SIZE(covers) || chdir(covers[i]) < 0)
+		return err_errno(e, -errno, "could not mount a tmpfs");
+	r = place_parts(parts, count, proc, device_trees, e);
 	if (r < 0)
 		return r;
-	if (mount_setattr(AT_FDCWD, INSIDE_TEMPLATE, 0, &attr, sizeof(attr)) < 0 || chdir("/") < 0)
-		return err_errno(e, -errno, "could not make the template read-only");
+	if (sys_pivot_root(".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
+		return err_errno(e, -errno, "could not leave the host's root");
+	if (mount_setattr(AT_FDCWD, "/", 0, &attr, sizeof(attr)) < 0)
+		return err_errno(e, -errno, "could not make the root read-only");
 	return 0;
 }
 
@@ -236,12 +261,8 @@ int template_enter(const struct sandbox_bind *binds, size_t count, uint32_t *ret
 	}
 	if (r < 0)
 		return r;
-	proc = clone_tree("/proc");
-	if (proc < 0)
-		return err_errno(e, proc, "could not open \"/proc\"");
-	r = enter_new_root(proc, e);
-	if (r == 0)
-		r = build(parts, used, device_trees, e);
+	proc = open_dead_proc();
+	r = enter_new_root(parts, used, proc, device_trees, e);
 	/* Descriptors of trees that were placed pin nothing: the namespace lives as long as we. */
 	for (size_t i = 0; i < ARRAY_SIZE(devices); i++)
 		cleanup_close(&device_trees[i]);

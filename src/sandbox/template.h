@@ -2,11 +2,11 @@
 #pragma once
 
 /*
- * The spawner leaves the host's mount tree for one of its own with three things in it: /proc (so
- * that boxes may mount theirs, and for id maps), /template (what every box's root is a clone of:
- * read-only parts of the host, /dev, /etc) and /mount (where a box assembles its root). A clone of
- * the namespace then costs a dozen mounts whatever the host has, and the spawner itself sees
- * nothing of the host's files any more.
+ * The spawner leaves the host's mount tree for one of its own, which is at once the root of every
+ * box: read-only parts of the host, /dev, /etc, and a /proc that shows nobody. A box gets a copy
+ * with its mount namespace, for nothing but the cost of that, and since the copy belongs to a user
+ * namespace with fewer rights, the kernel locks every mount of it in place (mount_namespaces(7)).
+ * The spawner itself sees nothing else of the host's files any more.
  */
 
 #include "base/err.h"

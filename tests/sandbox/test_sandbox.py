@@ -9,6 +9,7 @@ Every test runs on the given rung of the limits ladder, as root or as an ordinar
 
 import argparse
 import ctypes
+import errno
 import glob
 import json
 import os
@@ -542,6 +543,60 @@ def network_namespace_with_a_trace_is_not_used_again():
     used = run_any(*argv, repeat="3").out.split("\n")
     assert len({used[0], used[3], used[6]}) == 3, used
     assert used[1] == used[4] == used[7] == clean[1], used
+
+
+def with_all_rights_in(task, function):
+    """What function returns in a child that entered the box of a process as its owner."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def tried(name, *args):
+        return 0 if getattr(libc, name)(*args) == 0 else ctypes.get_errno()
+
+    spaces = [os.open(f"/proc/{task}/ns/{name}", os.O_RDONLY) for name in ("user", "mnt")]
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        entered = [tried("setns", fd, 0) for fd in spaces]
+        os.write(writer, json.dumps([entered, function(tried)]).encode())
+        os._exit(0)
+    for fd in (writer, *spaces):
+        os.close(fd)
+    with os.fdopen(reader) as f:
+        entered, result = json.load(f)
+    os.waitpid(child, 0)
+    assert entered == [0, 0], entered
+    return result
+
+
+@test
+def with_all_rights_in_a_box_its_root_stays():
+    if OPTIONS.user != "root":
+        raise Skip("only root can enter a box with rights")
+
+    def attack(tried):
+        detach, remount = 2, 4096 | 32
+        own = tried("umount2", b"/proc", detach)
+        below = sorted(name for name in os.listdir("/proc") if name.isdigit() or name == "self")
+        return own, below, {
+            **{f"unmount {p}": tried("umount2", p.encode(), detach)
+               for p in ("/proc", "/usr", "/dev/null", "/")},
+            **{f"remount {p}": tried("mount", None, p.encode(), None, remount, None)
+               for p in ("/usr", "/")}}
+
+    p, spawner = started("./payload", "sleep", wall="20s")
+    try:
+        task = None
+        while not task:
+            time.sleep(0.002)
+            task = next((pid for pid in descendants(spawner)
+                         if cmdline(pid).startswith("./payload")), None)
+        own, below, tries = with_all_rights_in(task, attack)
+    finally:
+        p.kill()
+        p.wait()
+    assert own == 0, "the box's own /proc is not the uppermost"
+    assert below in ([], ["self"]), below
+    assert len(tries) == 6 and set(tries.values()) <= {errno.EPERM, errno.EINVAL}, tries
 
 
 @test
