@@ -45,7 +45,8 @@ struct server {
 	uv_prepare_t before_poll;
 	uv_check_t after_poll;
 	int64_t woke_us; /* monotonic: when the loop last came back from waiting */
-	bool closing;
+	bool started;	 /* all parts are there */
+	bool closing;	 /* SIGTERM came; before "started" it is looked at by who starts */
 	bool has_keys;
 };
 
@@ -79,17 +80,17 @@ static bool is_ready(void *ctx, struct buf *why)
 {
 	const struct server *s = ctx;
 
-	return scheduler_is_ready(s->scheduler, why);
+	return s->scheduler && scheduler_is_ready(s->scheduler, why);
 }
 
 static bool languages_known(void *ctx)
 {
 	const struct server *s = ctx;
 
-	return scheduler_isolation(s->scheduler) != NULL;
+	return s->scheduler && scheduler_isolation(s->scheduler) != NULL;
 }
 
-/* ---- the end, in the order opposite to the beginning ---- */
+/* ---- the end, in the order opposite to the beginning; parts that never came are skipped ---- */
 
 /* The last part is closed: without the server's own handles the loop ends by itself, once the
  * handles that parts close behind their backs are gone too. */
@@ -109,21 +110,33 @@ static void on_bus_closed(void *ctx)
 {
 	struct server *s = ctx;
 
-	store_close(s->store, on_store_closed, s);
+	s->bus = NULL;
+	if (s->store)
+		store_close(s->store, on_store_closed, s);
+	else
+		on_store_closed(s);
 }
 
 static void on_cache_closed(void *ctx)
 {
 	struct server *s = ctx;
 
-	bus_close(s->bus, on_bus_closed, s);
+	s->cache = NULL;
+	if (s->bus)
+		bus_close(s->bus, on_bus_closed, s);
+	else
+		on_bus_closed(s);
 }
 
 static void on_queue_closed(void *ctx)
 {
 	struct server *s = ctx;
 
-	cache_close(s->cache, on_cache_closed, s);
+	s->queue = NULL;
+	if (s->cache)
+		cache_close(s->cache, on_cache_closed, s);
+	else
+		on_cache_closed(s);
 }
 
 static void on_pods_closed(void *ctx)
@@ -131,7 +144,10 @@ static void on_pods_closed(void *ctx)
 	struct server *s = ctx;
 
 	s->pods = NULL;
-	queue_close(s->queue, on_queue_closed, s);
+	if (s->queue)
+		queue_close(s->queue, on_queue_closed, s);
+	else
+		on_queue_closed(s);
 }
 
 static void on_api_closed(void *ctx)
@@ -139,7 +155,10 @@ static void on_api_closed(void *ctx)
 	struct server *s = ctx;
 
 	s->api = NULL;
-	pods_close(s->pods, PODS_GRACE_MS, on_pods_closed, s);
+	if (s->pods)
+		pods_close(s->pods, PODS_GRACE_MS, on_pods_closed, s);
+	else
+		on_pods_closed(s);
 }
 
 static void on_scheduler_closed(void *ctx)
@@ -147,7 +166,19 @@ static void on_scheduler_closed(void *ctx)
 	struct server *s = ctx;
 
 	s->scheduler = NULL;
-	api_close(s->api, on_api_closed, s);
+	if (s->api)
+		api_close(s->api, on_api_closed, s);
+	else
+		on_api_closed(s);
+}
+
+static void begin_close(struct server *s)
+{
+	(void)uv_timer_stop(&s->banner_timer);
+	if (s->scheduler)
+		scheduler_close(s->scheduler, s->cfg->drain_ms, on_scheduler_closed, s);
+	else
+		on_scheduler_closed(s);
 }
 
 /* Tasks that run are given their time while the API still answers those who wait for them. What is
@@ -163,8 +194,8 @@ static void on_signal(uv_signal_t *handle, int signo)
 	}
 	s->closing = true;
 	log_info("serve", "shutting down", LOG_INT("signal", signo));
-	(void)uv_timer_stop(&s->banner_timer);
-	scheduler_close(s->scheduler, s->cfg->drain_ms, on_scheduler_closed, s);
+	if (s->started)
+		begin_close(s);
 }
 
 /* ---- the beginning ---- */
@@ -353,13 +384,17 @@ int server_run(const struct config *cfg, struct language_registry *languages, in
 		r = open_api(&s, e);
 	if (r == 0)
 		r = open_pods(&s, keeper_fd, e);
-	if (r < 0)
-		return r; /* the process ends: nothing is under way that would be lost */
-	scheduler_start(s.scheduler);
-	(void)uv_timer_start(&s.banner_timer, on_banner_timer, 0, BANNER_TICK_MS);
+	s.started = r == 0;
+	if (r < 0 || s.closing) {
+		begin_close(&s);
+	} else {
+		scheduler_start(s.scheduler);
+		(void)uv_timer_start(&s.banner_timer, on_banner_timer, 0, BANNER_TICK_MS);
+	}
 	(void)uv_run(&s.loop, UV_RUN_DEFAULT);
 	(void)uv_loop_close(&s.loop);
 	metrics_reset();
-	log_info("serve", "shut down");
-	return 0;
+	if (r == 0)
+		log_info("serve", "shut down");
+	return r;
 }
