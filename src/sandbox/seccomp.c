@@ -8,6 +8,7 @@
 #include <linux/audit.h>
 #include <linux/seccomp.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -163,6 +164,7 @@ static const struct rule {
 struct emitter {
 	struct sock_filter *program;
 	size_t len, max;
+	bool too_far; /* a jump does not fit its field */
 };
 
 static void emit(struct emitter *m, uint16_t code, uint32_t k, size_t jt, size_t jf)
@@ -207,23 +209,58 @@ static void emit_rule(struct emitter *m, const struct rule *rule)
 	emit_return(m, rule->error);
 }
 
-static size_t rule_len(const struct rule *rule)
+/* All rules of one call, starting at rules[first]. */
+static void emit_call(struct emitter *m, size_t first)
 {
-	return rule->op == ALWAYS ? 2 : 3;
-}
-
-/* All rules of one call, starting at rules[first]; returns the index after them. */
-static size_t emit_call(struct emitter *m, size_t first)
-{
-	size_t last = first, len = 1;
-
-	while (last < ARRAY_SIZE(rules) && rules[last].number == rules[first].number)
-		len += rule_len(&rules[last++]);
-	emit(m, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)rules[first].number, 0, len);
-	for (size_t i = first; i < last; i++)
+	for (size_t i = first; i < ARRAY_SIZE(rules) && rules[i].number == rules[first].number; i++)
 		emit_rule(m, &rules[i]);
 	emit_return(m, ALLOW);
-	return last;
+}
+
+/* Neighbouring calls with the same verdict: ALLOW, an errno, or BY_RULES and an index in rules. */
+enum { BY_RULES = 10000 };
+struct range {
+	uint32_t first;
+	int verdict;
+};
+
+static size_t find_ranges(struct range ranges[static NR_NEWEST_KNOWN + 1])
+{
+	int verdicts[NR_NEWEST_KNOWN + 1];
+	size_t n = 0;
+
+	for (uint32_t nr = 0; nr <= NR_NEWEST_KNOWN; nr++)
+		verdicts[nr] = ALLOW;
+	for (size_t i = 0; i < ARRAY_SIZE(denied); i++)
+		verdicts[denied[i].number] = denied[i].error;
+	for (size_t i = ARRAY_SIZE(rules); i-- > 0;)
+		verdicts[rules[i].number] = BY_RULES + (int)i;
+	for (uint32_t nr = 0; nr <= NR_NEWEST_KNOWN; nr++)
+		if (nr == 0 || verdicts[nr] != verdicts[nr - 1])
+			ranges[n++] = (struct range){.first = nr, .verdict = verdicts[nr]};
+	return n;
+}
+
+/* A search tree: when a filter is installed the kernel runs it once for each call there is, to know
+ * which are always allowed, and that is most of what a filter costs a box. */
+static void emit_tree(struct emitter *m, const struct range *ranges, size_t n)
+{
+	size_t at = m->len, left;
+
+	if (n == 1 && ranges->verdict >= BY_RULES) {
+		emit_call(m, (size_t)(ranges->verdict - BY_RULES));
+	} else if (n == 1) {
+		emit_return(m, ranges->verdict);
+	} else {
+		emit(m, BPF_JMP | BPF_JGE | BPF_K, ranges[n / 2].first, 0, 0);
+		emit_tree(m, ranges, n / 2);
+		left = m->len - at - 1;
+		if (left > UINT8_MAX)
+			m->too_far = true;
+		else if (at < m->max)
+			m->program[at].jt = (uint8_t)left;
+		emit_tree(m, ranges + n / 2, n - n / 2);
+	}
 }
 
 static void emit_prologue(struct emitter *m)
@@ -249,16 +286,11 @@ static void emit_prologue(struct emitter *m)
 int sandbox_seccomp_program(struct sock_filter *program, size_t max)
 {
 	struct emitter m = {.program = program, .max = max};
+	struct range ranges[NR_NEWEST_KNOWN + 1];
 
 	emit_prologue(&m);
-	for (size_t i = 0; i < ARRAY_SIZE(rules);)
-		i = emit_call(&m, i);
-	for (size_t i = 0; i < ARRAY_SIZE(denied); i++) {
-		emit(&m, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)denied[i].number, 0, 1);
-		emit_return(&m, denied[i].error);
-	}
-	emit_return(&m, ALLOW);
-	return m.len <= max ? (int)m.len : -E2BIG;
+	emit_tree(&m, ranges, find_ranges(ranges));
+	return m.len <= max && !m.too_far ? (int)m.len : -E2BIG;
 }
 
 int sandbox_seccomp_compile(int *ret_fd, struct err *e)
