@@ -35,7 +35,7 @@ int files_map(int fd, const void **ret_data, size_t *ret_len)
 	*ret_len = (size_t)st.st_size;
 	if (st.st_size == 0)
 		return 0;
-	p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0);
+	p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
 	if (p == MAP_FAILED)
 		return -errno;
 	*ret_data = p;
