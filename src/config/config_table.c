@@ -35,9 +35,13 @@
 		.preset = preset_text, .help = help_text                                           \
 	}
 
+/* What a compiler says travels in one frame. */
+#define COMPILE_OUTPUT_MOST (960 * KIB)
+
 /* The nine limits, for each of the four structures of them. The lower bounds are where a process
  * can still be started at all. */
-#define LIMITS(key, field, what, cpu, wall, memory, procs, output, disk, file, files, stack)       \
+#define LIMITS(key, field, what, cpu, wall, memory, procs, output_most, output, disk, file, files, \
+	       stack)                                                                              \
 	NUMBER(CONFIG_MS, key ".cpu_ms", field.cpu_ms, 1, DAY_MS, cpu, what "CPU time"),           \
 		NUMBER(CONFIG_MS, key ".wall_ms", field.wall_ms, 1, DAY_MS, wall,                  \
 		       what "time by the clock"),                                                  \
@@ -45,8 +49,8 @@
 		       memory, what "memory of all processes, files in the work directory too"),   \
 		NUMBER(CONFIG_INT, key ".processes", field.processes, 1, 32768, procs,             \
 		       what "processes and threads together"),                                     \
-		NUMBER(CONFIG_BYTES, key ".output_bytes", field.output_bytes, 0, GIB, output,      \
-		       what "output of each stream"),                                              \
+		NUMBER(CONFIG_BYTES, key ".output_bytes", field.output_bytes, 0, output_most,      \
+		       output, what "output of each stream"),                                      \
 		NUMBER(CONFIG_BYTES, key ".disk_bytes", field.disk_bytes, 4 * KIB, 64 * GIB, disk, \
 		       what "all files that are written"),                                         \
 		NUMBER(CONFIG_BYTES, key ".file_bytes", field.file_bytes, 4 * KIB, 64 * GIB, file, \
@@ -88,14 +92,15 @@ const struct config_key config_keys[] = {
 	TEXT("user", user, "", "user of the server when started as root; chosen where not given"),
 	TEXT("runner_user", runner_user, "", "user of the runner, likewise"),
 
-	LIMITS("limits", limits, "default of a run: ", "5s", "15s", "256MiB", "64", "1MiB", "64MiB",
-	       "64MiB", "256", "64MiB"),
+	LIMITS("limits", limits, "default of a run: ", "5s", "15s", "256MiB", "64", GIB, "1MiB",
+	       "64MiB", "64MiB", "256", "64MiB"),
 	LIMITS("compile_limits", compile_limits, "default of a compile step: ", "15s", "30s",
-	       "1GiB", "128", "1MiB", "256MiB", "256MiB", "256", "64MiB"),
+	       "1GiB", "128", COMPILE_OUTPUT_MOST, "512KiB", "256MiB", "256MiB", "256", "64MiB"),
 	LIMITS("ceilings", ceilings, "most that a run may ask for: ", "60s", "120s", "2GiB", "512",
-	       "16MiB", "1GiB", "1GiB", "4096", "1GiB"),
-	LIMITS("compile_ceilings", compile_ceilings, "most that a compile step may ask for: ",
-	       "60s", "120s", "4GiB", "512", "16MiB", "1GiB", "1GiB", "4096", "1GiB"),
+	       GIB, "16MiB", "1GiB", "1GiB", "4096", "1GiB"),
+	LIMITS("compile_ceilings", compile_ceilings,
+	       "most that a compile step may ask for: ", "60s", "120s", "4GiB", "512",
+	       COMPILE_OUTPUT_MOST, "960KiB", "1GiB", "1GiB", "4096", "1GiB"),
 
 	NUMBER(CONFIG_BYTES, "body_max_bytes", body_max_bytes, KIB, GIB, "8MiB",
 	       "largest request; above: 413"),

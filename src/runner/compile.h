@@ -9,11 +9,16 @@
 #include "crypto/digest.h"
 #include "runner/intake.h"
 #include "sandbox/protocol.h"
+#include "wire/conn.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { COMPILE_NOTE_MAX = 1024 }; /* what compile_check_products may append */
+enum {
+	COMPILE_NOTE_MAX = 1024, /* what compile_check_products may append */
+	/* What a compiler said travels in one frame, together with its verdict. */
+	COMPILE_OUTPUT_MAX = WIRE_FRAME_MAX - 64 * 1024,
+};
 
 /* Tenant (unless builds are shared), language and its file's revision, toolchain, environment,
  * compile argv with its placeholders, entry, and every file with its name. Limits are not part of

@@ -323,7 +323,7 @@ static const struct step_ops compile_ops = {
 static void compile_start(struct execution *x)
 {
 	const struct language_step *compile = &x->language->compile;
-	const struct task_limits *limits = &x->in.program.compile_limits;
+	struct task_limits *limits = &x->in.program.compile_limits;
 	struct step_spec spec = {
 		.envp = (const char *const *)x->envp,
 		.collect = (const char *const *)compile->produces,
@@ -342,6 +342,8 @@ static void compile_start(struct execution *x)
 		return;
 	}
 	execution_move(x, EXEC_COMPILING);
+	if (limits->output_bytes > COMPILE_OUTPUT_MAX)
+		limits->output_bytes = COMPILE_OUTPUT_MAX;
 	buf_init(&x->compile_output, (size_t)limits->output_bytes + COMPILE_NOTE_MAX);
 	spec.argv = (const char *const *)argv;
 	r = step_start(x->env->loop, x->env->boxes, &spec, &compile_ops, x, &x->step, &e);

@@ -81,6 +81,14 @@ def test_compiler_that_runs_into_its_limits(server):
         task["compile"]["exit_code"] not in (0, None), task
 
 
+def test_compiler_that_says_a_great_deal(server):
+    """More than one frame between runner and scheduler could carry."""
+    task = server.run("c", f"#warning {'x' * 1000}\n" * 3000 + "int main(void) { return 0; }")
+    assert (task["outcome"], task["limit_hit"], task["attempt"]) == ("compile_error", "output_bytes", 1)
+    assert task["compile"]["output_truncated"]
+    assert len(task["compile"]["output"]) > MIB // 4
+
+
 def test_compiler_cannot_read_the_host(server):
     task = server.run("c", '#include "/etc/shadow"\nint main(void) { return 0; }')
     assert task["outcome"] == "compile_error"
