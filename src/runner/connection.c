@@ -14,7 +14,7 @@
 
 /* Output is held back while so much waits to be written, whatever credit there is: small chunks
  * cost more than their bytes. */
-enum { SEND_QUEUE_HIGH = 1024 * 1024, MESSAGE_MAX = 256, FAIL_BATCH = 16 };
+enum { SEND_QUEUE_HIGH = 1024 * 1024, MESSAGE_MAX = 256, FAIL_BATCH = 16, LEASE_LATE_MS = 500 };
 
 enum connection_state { CONN_GREETING, CONN_OPEN, CONN_DRAINING, CONN_ENDED, _CONN_STATE_MAX };
 
@@ -25,7 +25,7 @@ struct connection {
 	struct map tasks; /* by id */
 	uint64_t credit_bytes;
 	uv_timer_t lease;
-	int64_t lease_ms, renewed_us;
+	int64_t lease_ms, renewed_us, lease_due_us;
 	struct deferred over; /* tells "ended" outside of every call */
 	char message[MESSAGE_MAX];
 };
@@ -164,10 +164,16 @@ static const struct execution_ops execution_ops = {
 
 static void on_lease(uv_timer_t *timer);
 
+static void lease_look_in(struct connection *c, int64_t ms)
+{
+	c->lease_due_us = clock_monotonic_us() + ms * 1000;
+	(void)uv_timer_start(&c->lease, on_lease, (uint64_t)ms, 0);
+}
+
 static void lease_watch(struct connection *c)
 {
 	if (!uv_is_active((uv_handle_t *)&c->lease) && map_count(&c->tasks) > 0)
-		(void)uv_timer_start(&c->lease, on_lease, (uint64_t)c->lease_ms, 0);
+		lease_look_in(c, c->lease_ms);
 }
 
 static void lease_renew(struct connection *c, uint32_t lease_ms)
@@ -184,12 +190,21 @@ static void lease_renew(struct connection *c, uint32_t lease_ms)
 static void on_lease(uv_timer_t *timer)
 {
 	struct connection *c = timer->data;
-	int64_t left_ms = c->lease_ms - (clock_monotonic_us() - c->renewed_us) / 1000;
+	int64_t now_us = clock_monotonic_us();
+	int64_t left_ms = c->lease_ms - (now_us - c->renewed_us) / 1000;
 
 	if (map_count(&c->tasks) == 0)
 		return;
+	/* Whoever stood still has heard no renewal, and a scheduler on the same machine may have
+	 * stood still as well. What came meanwhile is read after the timers. */
+	if (left_ms <= 0 && (now_us - c->lease_due_us) / 1000 > LEASE_LATE_MS) {
+		log_warn("runner", "this process stood still",
+			 LOG_INT("ms", (now_us - c->lease_due_us) / 1000));
+		left_ms = c->lease_ms;
+		c->renewed_us = now_us;
+	}
 	if (left_ms > 0) {
-		(void)uv_timer_start(timer, on_lease, (uint64_t)left_ms, 0);
+		lease_look_in(c, left_ms);
 		return;
 	}
 	log_warn("runner", "the lease of a scheduler's tasks ran out",

@@ -97,7 +97,7 @@ struct runner {
 	struct wire_conn *conn;
 	struct task_isolation isolation;
 	bool greeted;	  /* HELLO came */
-	int64_t heard_us; /* monotonic: its last frame */
+	int64_t heard_us; /* monotonic: its last frame, or when we last stood still */
 	bool full;	  /* said BUSY; until it finishes a task or sends a heartbeat */
 	unsigned slots;
 	unsigned busy;
@@ -136,6 +136,7 @@ struct scheduler {
 
 	struct store_renew renew;
 	bool renewing;
+	int64_t ticked_us; /* monotonic: the sweep timer's last tick */
 	struct store_sweep sweep;
 	bool sweeping;
 	struct store_scan scan;

@@ -13,6 +13,7 @@ enum {
 	PREFETCH_MIN = 8,
 	SWEEP_MS = 1000,
 	LEASE_RENEWALS = 3, /* tries per lease */
+	STALL_MS = 1000,    /* a tick that is so late tells of a process that stood still */
 };
 
 /* All jobs for which pick says yes, as an array that the caller frees: the map changes while jobs
@@ -171,11 +172,32 @@ static void renew_runners(struct scheduler *s)
 			(void)wire_conn_send(r->conn, &frame);
 }
 
+/* A machine that was paused, or a process that was stopped, has heard nobody and renewed nothing:
+ * that says nothing about the others. What they sent is still to be read, since timers come first
+ * in a turn of the loop, and leases that ran out meanwhile are renewed before a sweep sees them. */
+static bool stood_still(struct scheduler *s)
+{
+	int64_t now_us = clock_monotonic_us();
+	int64_t late_us = s->ticked_us ? now_us - s->ticked_us - SWEEP_MS * 1000 : 0;
+	struct runner *r;
+
+	s->ticked_us = now_us;
+	if (late_us < STALL_MS * 1000)
+		return false;
+	log_warn("scheduler", "this process stood still", LOG_INT("ms", late_us / 1000));
+	LIST_FOREACH (r, &s->runners, link)
+		r->heard_us = now_us;
+	renew_runners(s);
+	renew_rows(s);
+	return true;
+}
+
 static void on_renew_timer(uv_timer_t *timer)
 {
 	struct scheduler *s = timer->data;
 
-	runners_drop_silent(s);
+	if (clock_monotonic_us() - s->ticked_us < 2 * STALL_MS * 1000)
+		runners_drop_silent(s);
 	if (!map_count(&s->jobs))
 		return;
 	renew_runners(s);
@@ -258,7 +280,8 @@ static void on_sweep_timer(uv_timer_t *timer)
 	metric_set(METRIC_RUNNER_SLOTS, (double)stats.busy, "busy");
 	metric_set(METRIC_RUNNER_SLOTS, (double)(stats.slots - stats.busy), "idle");
 	observe_queues(s);
-	recover_sweep(s);
+	if (!stood_still(s))
+		recover_sweep(s);
 }
 
 void scheduler_get_stats(const struct scheduler *s, struct scheduler_stats *ret_stats)

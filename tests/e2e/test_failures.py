@@ -135,6 +135,23 @@ def test_stopped_runner_is_taken_for_dead(make_server):
     assert (task["status"], task["outcome"], task["attempt"]) == ("done", "ok", 2), task
 
 
+def test_machine_that_stood_still(make_server):
+    """A paused machine, or a stopped container: nobody is silent, nobody's lease is over."""
+    server = make_server(slots=2, config={"lease_ms": 1000})
+    ids = load(server, 2, 4)
+    for i in ids:
+        server.until_running(i)
+    pids = [p for p in server.tree() if p in harness.processes()]
+    runners = server.pids("kiln-runner")
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(3.5)
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    expect_all_done(server, ids, attempts=(1,))
+    assert server.pids("kiln-runner") == runners
+
+
 def test_drain_on_sigterm(make_server):
     server = make_server(slots=2)
     running = [server.submit("python", NAP.format(1.5)) for _ in range(2)]
