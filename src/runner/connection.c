@@ -501,7 +501,7 @@ int connection_open_consume(uv_loop_t *loop, int fd, const struct connection_con
 	c->lease_ms = cfg->lease_ms;
 	c->over.call = on_over;
 	list_init(&c->over.link);
-	r = wire_conn_open_consume(loop, fd, &wire_ops, c, &c->wire, e);
+	r = wire_conn_open_consume(loop, fd, NULL, &wire_ops, c, &c->wire, e);
 	if (r < 0) {
 		free(c);
 		return r;

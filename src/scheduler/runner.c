@@ -291,7 +291,7 @@ void scheduler_add_runner(struct scheduler *s, const char *pod, int fd,
 	list_init(&r->jobs);
 	list_init(&r->link);
 	(void)str_copy(r->pod, sizeof r->pod, pod);
-	if (wire_conn_open_consume(s->loop, fd, &conn_ops, r, &r->conn, &e) < 0) {
+	if (wire_conn_open_consume(s->loop, fd, NULL, &conn_ops, r, &r->conn, &e) < 0) {
 		lose(r, e.msg);
 		return;
 	}

@@ -15,9 +15,12 @@ struct wire_conn {
 	uv_pipe_t stream;
 	const struct wire_conn_ops *ops;
 	void *ctx;
-	struct buf rx;
-	size_t queued; /* bytes handed to libuv and not yet written */
-	bool ended;    /* closed was called, or will be */
+	struct buf rx;	      /* plaintext */
+	struct tls *tls;      /* NULL: plain */
+	struct buf encrypted; /* what tls wants sent */
+	char *cipher_in;      /* READ_STEP bytes, with tls */
+	size_t queued;	      /* bytes handed to libuv and not yet written */
+	bool ended;	      /* closed was called, or will be */
 	bool closing;
 	bool paused;
 	bool in_frames; /* frames are being handed out: guards against re-entry and freeing */
@@ -35,6 +38,9 @@ static void on_freed(uv_handle_t *handle)
 {
 	struct wire_conn *c = handle->data;
 
+	tls_free(c->tls);
+	free(c->cipher_in);
+	buf_fini(&c->encrypted);
 	buf_fini(&c->rx);
 	free(c);
 }
@@ -64,8 +70,9 @@ static int hand_frame(struct wire_conn *c, const void *bytes, size_t len)
 	return r;
 }
 
-/* Hands out all whole frames. The owner may pause or close from inside. */
-static void hand_frames(struct wire_conn *c)
+/* Hands out all whole frames. The owner may pause or close from inside. False when the connection
+ * may not be touched any more. */
+static bool hand_frames(struct wire_conn *c)
 {
 	size_t at = 0;
 	uint32_t len;
@@ -89,7 +96,7 @@ static void hand_frames(struct wire_conn *c)
 	c->in_frames = false;
 	if (c->closing) {
 		uv_close((uv_handle_t *)&c->stream, on_freed);
-		return;
+		return false;
 	}
 	buf_consume(&c->rx, at);
 	/* One big frame must not keep a megabyte with every idle connection. */
@@ -99,18 +106,68 @@ static void hand_frames(struct wire_conn *c)
 		end(c, r,
 		    r == -EMSGSIZE ? "the peer sent a frame that is too long"
 				   : "the peer sent bytes that are no frame");
+	return r >= 0;
 }
+
+static int send_encrypted(struct wire_conn *c);
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *ret)
 {
 	struct wire_conn *c = handle->data;
 
 	(void)suggested;
-	if (buf_reserve(&c->rx, READ_STEP) < 0) {
+	if (c->tls)
+		*ret = uv_buf_init(c->cipher_in, READ_STEP);
+	else if (buf_reserve(&c->rx, READ_STEP) < 0)
 		*ret = uv_buf_init(NULL, 0);
+	else
+		*ret = uv_buf_init(c->rx.data + c->rx.len, READ_STEP);
+}
+
+/* Moves decrypted bytes into rx. 1: there may be more than rx takes now. */
+static int decrypt(struct wire_conn *c)
+{
+	ssize_t n;
+
+	while (c->rx.len < HEADER_SIZE + WIRE_FRAME_MAX) {
+		if (buf_reserve(&c->rx, READ_STEP) < 0)
+			return -ENOMEM;
+		n = tls_read(c->tls, c->rx.data + c->rx.len, READ_STEP);
+		if (n == -EAGAIN)
+			return 0;
+		if (n <= 0)
+			return n < 0 ? (int)n : -EPIPE;
+		c->rx.len += (size_t)n;
+		c->rx.data[c->rx.len] = '\0';
+	}
+	return 1;
+}
+
+/* Frame by frame as they are decrypted, so that no more than one waits in rx. */
+static void take_decrypted(struct wire_conn *c)
+{
+	int r = 1;
+
+	while (r > 0 && !c->ended && !c->closing && !c->paused) {
+		r = decrypt(c);
+		if (r >= 0 && !hand_frames(c))
+			return;
+	}
+	if (r < 0)
+		end(c, r == -EPIPE ? 0 : r,
+		    r == -EPIPE ? "the peer closed the connection" : "the peer broke TLS");
+}
+
+static void take_ciphertext(struct wire_conn *c, size_t n)
+{
+	struct err e = {0};
+	int r = tls_feed(c->tls, c->cipher_in, n, &e);
+
+	if (send_encrypted(c) < 0 || r < 0) {
+		end(c, r < 0 ? r : -EPIPE, r < 0 ? e.msg : "the connection is broken");
 		return;
 	}
-	*ret = uv_buf_init(c->rx.data + c->rx.len, READ_STEP);
+	take_decrypted(c);
 }
 
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
@@ -125,13 +182,31 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 		    n == UV_EOF ? "the peer closed the connection" : uv_strerror((int)n));
 		return;
 	}
+	if (c->tls) {
+		take_ciphertext(c, (size_t)n);
+		return;
+	}
 	c->rx.len += (size_t)n;
 	c->rx.data[c->rx.len] = '\0';
-	hand_frames(c);
+	(void)hand_frames(c);
 }
 
-int wire_conn_open_consume(uv_loop_t *loop, int fd, const struct wire_conn_ops *ops, void *ctx,
-			   struct wire_conn **ret_conn, struct err *e)
+static int start_tls(struct wire_conn *c, const struct tls_psk *psk, struct err *e)
+{
+	int r;
+
+	if (!psk)
+		return 0;
+	c->cipher_in = malloc(READ_STEP);
+	if (!c->cipher_in)
+		return err_set(e, -ENOMEM, "out of memory");
+	r = tls_new(psk, &c->encrypted, &c->tls, e);
+	return r < 0 ? r : send_encrypted(c);
+}
+
+int wire_conn_open_consume(uv_loop_t *loop, int fd, const struct tls_psk *psk,
+			   const struct wire_conn_ops *ops, void *ctx, struct wire_conn **ret_conn,
+			   struct err *e)
 {
 	AUTO_FD int owned = fd;
 	struct wire_conn *c = calloc(1, sizeof *c);
@@ -142,6 +217,8 @@ int wire_conn_open_consume(uv_loop_t *loop, int fd, const struct wire_conn_ops *
 	c->ops = ops;
 	c->ctx = ctx;
 	buf_init(&c->rx, HEADER_SIZE + WIRE_FRAME_MAX + READ_STEP);
+	buf_init(&c->encrypted, WIRE_SEND_QUEUE_MAX);
+	/* Any stream socket will do; libuv tells the kinds apart only where it makes them. */
 	(void)uv_pipe_init(loop, &c->stream, 0);
 	c->stream.data = c;
 	r = uv_pipe_open(&c->stream, owned);
@@ -149,9 +226,13 @@ int wire_conn_open_consume(uv_loop_t *loop, int fd, const struct wire_conn_ops *
 		(void)TAKE_FD(owned);
 		r = uv_read_start((uv_stream_t *)&c->stream, on_alloc, on_read);
 	}
+	if (r < 0)
+		(void)err_errno(e, r, "could not use the connection");
+	else
+		r = start_tls(c, psk, e);
 	if (r < 0) {
 		uv_close((uv_handle_t *)&c->stream, on_freed);
-		return err_errno(e, r, "could not use the connection");
+		return r;
 	}
 	*ret_conn = c;
 	return 0;
@@ -170,26 +251,13 @@ static void on_written(uv_write_t *req, int status)
 		c->ops->drained(c->ctx);
 }
 
-int wire_conn_send(struct wire_conn *c, const Kiln__Frame *frame)
+/* Takes s, which holds len bytes: 0 written at once, 1 queued, negative errno. */
+static int write_out(struct wire_conn *c, struct send *s, size_t len)
 {
-	size_t len = kiln__frame__get_packed_size(frame), done = 0;
-	uint32_t header = htonl((uint32_t)len);
-	struct send *s;
+	size_t done = 0;
 	uv_buf_t out;
 	int r;
 
-	if (len > WIRE_FRAME_MAX)
-		return -EMSGSIZE;
-	if (c->ended || c->closing)
-		return -EPIPE;
-	if (c->queued + len > WIRE_SEND_QUEUE_MAX)
-		return -ENOBUFS;
-	s = malloc(sizeof *s + HEADER_SIZE + len);
-	if (!s)
-		return -ENOMEM;
-	memcpy(s->bytes, &header, HEADER_SIZE);
-	(void)kiln__frame__pack(frame, (uint8_t *)s->bytes + HEADER_SIZE);
-	len += HEADER_SIZE;
 	if (!c->queued) {
 		out = uv_buf_init(s->bytes, (unsigned)len);
 		r = uv_try_write((uv_stream_t *)&c->stream, &out, 1);
@@ -211,6 +279,52 @@ int wire_conn_send(struct wire_conn *c, const Kiln__Frame *frame)
 	return 1;
 }
 
+static int send_encrypted(struct wire_conn *c)
+{
+	size_t len = c->encrypted.len;
+	struct send *s;
+
+	if (buf_error(&c->encrypted))
+		return buf_error(&c->encrypted);
+	if (!len)
+		return 0;
+	s = malloc(sizeof *s + len);
+	if (!s)
+		return -ENOMEM;
+	memcpy(s->bytes, c->encrypted.data, len);
+	buf_clear(&c->encrypted);
+	return write_out(c, s, len);
+}
+
+static int encrypt_and_send(struct wire_conn *c, struct send *s, size_t len)
+{
+	int r = tls_write(c->tls, s->bytes, len);
+
+	free(s);
+	return r < 0 ? r : send_encrypted(c);
+}
+
+int wire_conn_send(struct wire_conn *c, const Kiln__Frame *frame)
+{
+	size_t len = kiln__frame__get_packed_size(frame);
+	uint32_t header = htonl((uint32_t)len);
+	struct send *s;
+
+	if (len > WIRE_FRAME_MAX)
+		return -EMSGSIZE;
+	if (c->ended || c->closing)
+		return -EPIPE;
+	if (c->queued + len > WIRE_SEND_QUEUE_MAX)
+		return -ENOBUFS;
+	s = malloc(sizeof *s + HEADER_SIZE + len);
+	if (!s)
+		return -ENOMEM;
+	memcpy(s->bytes, &header, HEADER_SIZE);
+	(void)kiln__frame__pack(frame, (uint8_t *)s->bytes + HEADER_SIZE);
+	len += HEADER_SIZE;
+	return c->tls ? encrypt_and_send(c, s, len) : write_out(c, s, len);
+}
+
 void wire_conn_pause(struct wire_conn *c)
 {
 	if (c->paused)
@@ -228,8 +342,10 @@ void wire_conn_resume(struct wire_conn *c)
 	if (c->ended || c->closing)
 		return;
 	(void)uv_read_start((uv_stream_t *)&c->stream, on_alloc, on_read);
-	if (!c->in_frames)
-		hand_frames(c);
+	if (c->in_frames)
+		return;
+	if (hand_frames(c) && c->tls)
+		take_decrypted(c);
 }
 
 size_t wire_conn_queued(const struct wire_conn *c)

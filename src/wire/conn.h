@@ -6,12 +6,16 @@
  * not trusted: a length over WIRE_FRAME_MAX, bytes that are no Frame, or a Frame without a kind end
  * the connection with an error. Nothing is sent or received twice; frames keep their order.
  *
+ * A connection that leaves the machine is given a key and speaks TLS (tls.h) underneath; frames may
+ * be sent at once and wait for the handshake.
+ *
  * The connection never closes itself: after "closed" was called, or at any time before, the owner
  * calls wire_conn_close. No callback comes after wire_conn_close.
  */
 
 #include "base/err.h"
 #include "kiln.pb-c.h"
+#include "wire/tls.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -35,9 +39,11 @@ struct wire_conn_ops {
 	void (*drained)(void *ctx);
 };
 
-/* Takes fd (a connected stream socket) on success and on failure alike. */
-int wire_conn_open_consume(uv_loop_t *loop, int fd, const struct wire_conn_ops *ops, void *ctx,
-			   struct wire_conn **ret_conn, struct err *e);
+/* Takes fd (a connected stream socket) on success and on failure alike. psk NULL: plain, for
+ * sockets that never leave the machine. */
+int wire_conn_open_consume(uv_loop_t *loop, int fd, const struct tls_psk *psk,
+			   const struct wire_conn_ops *ops, void *ctx, struct wire_conn **ret_conn,
+			   struct err *e);
 
 /* Sends a frame: 0 written at once, 1 queued (hold back what can wait until "drained"), -EMSGSIZE,
  * -ENOBUFS where the peer does not read, -EPIPE after the end, -ENOMEM. */

@@ -12,7 +12,10 @@ const struct cache_backend *cache_backend;
 
 int cache_setup(void **state)
 {
-	struct cache_config cfg = {.url = cache_backend->fresh(), .max_bytes = CACHE_ROOM};
+	struct cache_config cfg = {
+		.url = cache_backend->fresh(),
+		.max_bytes = cache_backend->max_bytes,
+	};
 	struct cache_fixture *f = calloc(1, sizeof *f);
 	struct err e = {""};
 

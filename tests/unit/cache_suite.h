@@ -7,6 +7,7 @@
 
 struct cache_backend {
 	const char *(*fresh)(void);
+	size_t max_bytes; /* that this process may keep */
 };
 
 extern const struct cache_backend *cache_backend; /* to be set before the table is run */

@@ -14,7 +14,7 @@ static const char *fresh(void)
 	return "memory:";
 }
 
-static const struct cache_backend backend = {.fresh = fresh};
+static const struct cache_backend backend = {.fresh = fresh, .max_bytes = CACHE_ROOM};
 
 static void full_cache_forgets_what_was_not_used_longest(void **state)
 {

@@ -101,8 +101,8 @@ static void runner_join(struct world *w, struct fake_runner *r, const char *name
 	memset(r, 0, sizeof *r);
 	(void)snprintf(r->name, sizeof r->name, "%s", name);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-	assert_int_equal(wire_conn_open_consume(&w->loop, pair[1], &runner_ops, r, &r->conn, NULL),
-			 0);
+	assert_int_equal(
+		wire_conn_open_consume(&w->loop, pair[1], NULL, &runner_ops, r, &r->conn, NULL), 0);
 	scheduler_add_runner(w->scheduler, name, pair[0], on_lost, r);
 	python.name = (char[]){"python"};
 	python.version = (char[]){"3.11.2"};
@@ -697,8 +697,8 @@ static void runner_of_another_protocol_is_refused(void **state)
 	int pair[2];
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-	assert_int_equal(wire_conn_open_consume(&w->loop, pair[1], &runner_ops, &r, &r.conn, NULL),
-			 0);
+	assert_int_equal(
+		wire_conn_open_consume(&w->loop, pair[1], NULL, &runner_ops, &r, &r.conn, NULL), 0);
 	scheduler_add_runner(w->scheduler, "old", pair[0], on_lost, &r);
 	m.protocol = WIRE_PROTOCOL + 1;
 	m.slots = 1;

@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -80,7 +81,7 @@ static void open_pair(struct end *e, int *ret_fd)
 	int pair[2];
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-	assert_int_equal(wire_conn_open_consume(&loop, pair[0], &ops, e, &e->conn, NULL), 0);
+	assert_int_equal(wire_conn_open_consume(&loop, pair[0], NULL, &ops, e, &e->conn, NULL), 0);
 	*ret_fd = pair[1];
 }
 
@@ -213,7 +214,7 @@ static void conn_peer_that_does_not_read_gives_queued_then_drained(void **state)
 
 	(void)state;
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-	assert_int_equal(wire_conn_open_consume(&loop, pair[0], &ops, &a, &a.conn, NULL), 0);
+	assert_int_equal(wire_conn_open_consume(&loop, pair[0], NULL, &ops, &a, &a.conn, NULL), 0);
 	m.bytes.data = chunk;
 	m.bytes.len = sizeof chunk;
 	f.kind_case = KILN__FRAME__KIND_OUTPUT;
@@ -224,7 +225,7 @@ static void conn_peer_that_does_not_read_gives_queued_then_drained(void **state)
 	}
 	assert_int_equal(r, -ENOBUFS);
 	assert_in_range(wire_conn_queued(a.conn), WIRE_SEND_QUEUE_MAX / 2, WIRE_SEND_QUEUE_MAX);
-	assert_int_equal(wire_conn_open_consume(&loop, pair[1], &ops, &b, &b.conn, NULL), 0);
+	assert_int_equal(wire_conn_open_consume(&loop, pair[1], NULL, &ops, &b, &b.conn, NULL), 0);
 	for (int i = 0; i < 100000 && !a.drained; i++)
 		turn(1);
 	assert_true(a.drained);
@@ -254,6 +255,139 @@ static void conn_frame_that_is_too_long_is_not_sent(void **state)
 	(void)close(fd);
 }
 
+/* ---- TLS ---- */
+
+static void make_psk(struct tls_psk *psk, bool server, const char *secret, const char *identity)
+{
+	*psk = (struct tls_psk){.server = server};
+	(void)snprintf(psk->identity, sizeof psk->identity, "%s", identity);
+	assert_int_equal(tls_derive_key(secret, strlen(secret), identity, psk->key, NULL), 0);
+}
+
+static void open_tls_pair(struct end *client, const struct tls_psk *cp, struct end *server,
+			  const struct tls_psk *sp)
+{
+	int pair[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	assert_int_equal(
+		wire_conn_open_consume(&loop, pair[0], cp, &ops, client, &client->conn, NULL), 0);
+	assert_int_equal(
+		wire_conn_open_consume(&loop, pair[1], sp, &ops, server, &server->conn, NULL), 0);
+}
+
+static int send_output(struct end *e, size_t len)
+{
+	static uint8_t chunk[WIRE_CHUNK_MAX];
+	Kiln__Frame f = KILN__FRAME__INIT;
+	Kiln__Output m = KILN__OUTPUT__INIT;
+
+	m.bytes.data = chunk;
+	m.bytes.len = len;
+	f.kind_case = KILN__FRAME__KIND_OUTPUT;
+	f.output = &m;
+	return wire_conn_send(e->conn, &f);
+}
+
+static void tls_frames_pass_both_ways_even_before_the_handshake(void **state)
+{
+	struct end client = {0}, server = {0};
+	struct tls_psk cp, sp;
+
+	(void)state;
+	make_psk(&cp, false, "a secret of the cluster", "pod-1");
+	make_psk(&sp, true, "a secret of the cluster", "pod-1");
+	open_tls_pair(&client, &cp, &server, &sp);
+	assert_true(send_output(&client, 100) >= 0);
+	assert_true(send_output(&server, 7) >= 0);
+	turn(10);
+	for (int i = 0; i < 20; i++)
+		assert_true(send_output(&client, WIRE_CHUNK_MAX) >= 0);
+	for (int i = 0; i < 10000 && server.frames < 21; i++)
+		turn(1);
+	assert_int_equal(server.frames, 21);
+	assert_int_equal(server.bytes, 100 + 20 * (size_t)WIRE_CHUNK_MAX);
+	assert_int_equal(client.frames, 1);
+	assert_int_equal(client.closed + server.closed, 0);
+	wire_conn_close(client.conn);
+	wire_conn_close(server.conn);
+}
+
+static void tls_of_another_secret_or_name_is_refused(void **state)
+{
+	static const char *const others[][2] = {
+		{"another secret, no less long", "pod-1"},
+		{"a secret of the cluster", "pod-2"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < 2; i++) {
+		struct end client = {0}, server = {0};
+		struct tls_psk cp, sp;
+
+		make_psk(&cp, false, others[i][0], others[i][1]);
+		make_psk(&sp, true, "a secret of the cluster", "pod-1");
+		open_tls_pair(&client, &cp, &server, &sp);
+		assert_true(send_output(&client, 100) >= 0);
+		for (int k = 0; k < 1000 && (!server.closed || !client.closed); k++)
+			turn(1);
+		assert_int_equal(server.closed, 1);
+		assert_int_equal(client.closed, 1);
+		assert_true(server.code < 0 && client.code < 0);
+		assert_int_equal(server.frames, 0);
+		wire_conn_close(client.conn);
+		wire_conn_close(server.conn);
+	}
+}
+
+static void tls_peer_without_it_is_refused(void **state)
+{
+	struct end client = {0}, server = {0};
+	struct tls_psk sp;
+
+	(void)state;
+	make_psk(&sp, true, "a secret of the cluster", "pod-1");
+	open_tls_pair(&client, NULL, &server, &sp);
+	assert_true(send_output(&client, 100) >= 0);
+	for (int k = 0; k < 1000 && !server.closed; k++)
+		turn(1);
+	assert_int_equal(server.closed, 1);
+	assert_true(server.code < 0);
+	assert_int_equal(server.frames, 0);
+	wire_conn_close(client.conn);
+	wire_conn_close(server.conn);
+}
+
+static void tls_paused_takes_no_frames_until_resumed(void **state)
+{
+	struct end client = {0}, server = {.pause_in_frame = true};
+	struct tls_psk cp, sp;
+
+	(void)state;
+	make_psk(&cp, false, "a secret of the cluster", "pod-1");
+	make_psk(&sp, true, "a secret of the cluster", "pod-1");
+	open_tls_pair(&client, &cp, &server, &sp);
+	for (int i = 0; i < 3; i++)
+		assert_true(send_output(&client, 1000) >= 0);
+	turn(50);
+	assert_int_equal(server.frames, 1);
+	server.pause_in_frame = false;
+	wire_conn_resume(server.conn);
+	turn(50);
+	assert_int_equal(server.frames, 3);
+	wire_conn_close(client.conn);
+	wire_conn_close(server.conn);
+}
+
+static void tls_short_secret_is_refused(void **state)
+{
+	uint8_t key[TLS_KEY_SIZE];
+
+	(void)state;
+	assert_int_equal(tls_derive_key("short", 5, "pod-1", key, NULL), -EINVAL);
+	assert_int_equal(tls_derive_key("a secret of the cluster", 23, "", key, NULL), -EINVAL);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -266,6 +400,11 @@ int main(void)
 		TEST(conn_paused_takes_no_frames_until_resumed),
 		TEST(conn_peer_that_does_not_read_gives_queued_then_drained),
 		TEST(conn_frame_that_is_too_long_is_not_sent),
+		TEST(tls_frames_pass_both_ways_even_before_the_handshake),
+		TEST(tls_of_another_secret_or_name_is_refused),
+		TEST(tls_peer_without_it_is_refused),
+		TEST(tls_paused_takes_no_frames_until_resumed),
+		TEST(tls_short_secret_is_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
