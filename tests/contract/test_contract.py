@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
 import harness  # noqa: E402  (found by the line above)
 
-SEED, EXAMPLES, SECONDS = 20, 60, 120
+SEED, EXAMPLES, SECONDS = 20, 60, 45
 
 
 @pytest.fixture(scope="module")

@@ -159,8 +159,10 @@ def test_no_descriptor_is_leaked(make_server):
 
     mixed(40)
     before = open_files(server)
-    mixed(200)
-    assert open_files(server) <= before + 4
+    for _ in range(3):
+        mixed(100)
+    # Boxes come into use one by one, and each keeps a few; a leak would be one for each of 390 tasks.
+    assert open_files(server) <= before + 24
 
 
 @pytest.mark.release_only
