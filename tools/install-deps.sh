@@ -26,6 +26,7 @@ libprotobuf-c-dev    pc:libprotobuf-c
 protobuf-c-compiler  cmd:protoc-c
 libcurl4-openssl-dev pc:libcurl
 libssl-dev           pc:libcrypto
+librabbitmq-dev      pc:librabbitmq
 libpq-dev            pc:libpq
 libzstd-dev          pc:libzstd
 '

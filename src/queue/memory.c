@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "queue/queue-private.h"
 
-#include "base/clock.h"
 #include "base/map.h"
 #include "base/str.h"
+#include "queue/rate.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -17,11 +17,9 @@
  * Who hands a message back has no use for it now. It is delivered again after HOLD_OFF_MS, or when
  * an acknowledgement or a new prefetch shows that something has changed: otherwise the two would
  * throw it back and forth without end, in one turn of the loop.
- *
- * The rate at which room comes free is counted in seconds of the recent past, for retry_after.
  */
 
-enum { RATE_SECONDS = 10, RETRY_MAX_SECONDS = 60, HOLD_OFF_MS = 5 };
+enum { HOLD_OFF_MS = 5 };
 
 struct message {
 	struct queue_delivery delivery; /* first: what the consumer holds */
@@ -55,10 +53,7 @@ struct memory {
 	struct list held; /* messages that a consumer holds */
 	const struct queue_consumer_ops *consumer;
 	void *consumer_ctx;
-
-	int64_t rate_second; /* the newest that is counted, of the monotonic clock */
-	size_t acks[RATE_SECONDS];
-
+	struct queue_rate rate;
 	uv_timer_t hold_off;
 	void (*closed)(void *ctx);
 	void *closed_ctx;
@@ -167,36 +162,11 @@ static void memory_unreserve(struct queue *base, const char *language, enum task
 		q->n_reserved--;
 }
 
-/* Forgets the seconds that have passed since the newest that is counted. */
-static void turn_rate(struct memory *q)
-{
-	int64_t now = clock_monotonic_us() / 1000000;
-
-	if (now - q->rate_second >= RATE_SECONDS)
-		memset(q->acks, 0, sizeof q->acks);
-	else
-		for (int64_t s = q->rate_second + 1; s <= now; s++)
-			q->acks[s % RATE_SECONDS] = 0;
-	q->rate_second = now;
-}
-
-/* The time until a hundredth of the queue is free, so that not all come back for the same place. */
 static int memory_retry_after(const struct queue *base)
 {
 	struct memory *q = memory_of(base);
-	size_t taken = q->n_reserved + q->n_messages;
-	size_t acks = 0, want = q->max_tasks / 100 + 1;
-	size_t seconds;
 
-	turn_rate(q);
-	if (taken + want <= q->max_tasks)
-		return 1;
-	for (int i = 0; i < RATE_SECONDS; i++)
-		acks += q->acks[i];
-	if (!acks)
-		return RETRY_MAX_SECONDS;
-	seconds = (want * RATE_SECONDS + acks - 1) / acks;
-	return seconds < RETRY_MAX_SECONDS ? (int)seconds : RETRY_MAX_SECONDS;
+	return queue_rate_retry_after(&q->rate, q->n_reserved + q->n_messages, q->max_tasks);
 }
 
 /* ---- messages ---- */
@@ -241,8 +211,7 @@ static void memory_ack(struct queue *base, struct queue_delivery *d)
 	struct memory *q = memory_of(base);
 	struct message *m = container_of(d, struct message, delivery);
 
-	turn_rate(q);
-	q->acks[q->rate_second % RATE_SECONDS]++;
+	queue_rate_count(&q->rate, 1);
 	q->n_messages--;
 	m->lane->n_unacked--;
 	let_deliver(m->lane);

@@ -17,6 +17,7 @@ struct queue_ops {
 	int (*open)(uv_loop_t *loop, const struct queue_config *cfg, const char *rest,
 		    struct queue **ret_queue, struct err *e);
 	void (*close)(struct queue *q, void (*closed)(void *ctx), void *ctx);
+	int (*check)(const struct queue *q, struct err *e); /* NULL: always usable */
 	int (*reserve)(struct queue *q, const char *language, enum task_class class);
 	void (*unreserve)(struct queue *q, const char *language, enum task_class class);
 	void (*publish)(struct queue *q, struct queue_publish *r);
@@ -35,3 +36,4 @@ struct queue {
 };
 
 extern const struct queue_ops queue_memory_ops;
+extern const struct queue_ops queue_rabbitmq_ops;

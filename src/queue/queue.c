@@ -7,6 +7,7 @@
 
 static const struct queue_ops *const implementations[] = {
 	&queue_memory_ops,
+	&queue_rabbitmq_ops,
 };
 
 int queue_open(uv_loop_t *loop, const struct queue_config *cfg, struct queue **ret_queue,
@@ -25,12 +26,17 @@ int queue_open(uv_loop_t *loop, const struct queue_config *cfg, struct queue **r
 			(*ret_queue)->ops = ops;
 		return r;
 	}
-	return err_set(e, -EINVAL, "\"%s\" is no queue: known is memory:", cfg->url);
+	return err_set(e, -EINVAL, "\"%s\" is no queue: known are memory: and amqp://", cfg->url);
 }
 
 void queue_close(struct queue *q, void (*closed)(void *ctx), void *ctx)
 {
 	q->ops->close(q, closed, ctx);
+}
+
+int queue_check(const struct queue *q, struct err *e)
+{
+	return q->ops->check ? q->ops->check(q, e) : 0;
 }
 
 bool queue_is_durable(const struct queue *q)

@@ -18,19 +18,28 @@
 
 struct queue;
 
+enum { QUEUE_TRACEPARENT_MAX = 56 };
+
 struct queue_message {
 	struct uuid id;
 	enum task_class class;
 	char language[TASK_LANGUAGE_MAX];
 	char tenant[TASK_TENANT_MAX];
-	int64_t enqueued_us; /* wall clock */
+	int64_t enqueued_us;			 /* wall clock */
+	char traceparent[QUEUE_TRACEPARENT_MAX]; /* W3C Trace Context; "": none */
 };
 
 struct queue_config {
-	const char *url;  /* "memory:" */
+	const char *url;  /* "memory:", "amqp://user:password@host:port,host2:port/vhost" */
 	size_t max_tasks; /* over all queues of this process */
 };
 
+/*
+ * A broker's URL may have several hosts, tried in turn, and behind a "?" prefix=NAME (of all names
+ * at the broker; "kiln") and heartbeat=SECONDS, with "&" between. A broker that refuses the user,
+ * the virtual host or the queues is an error here; one that cannot be reached is not: it is tried
+ * again and again, see queue_check.
+ */
 int queue_open(uv_loop_t *loop, const struct queue_config *cfg, struct queue **ret_queue,
 	       struct err *e);
 
@@ -38,16 +47,22 @@ int queue_open(uv_loop_t *loop, const struct queue_config *cfg, struct queue **r
  * in here. closed is called from the loop. */
 void queue_close(struct queue *q, void (*closed)(void *ctx), void *ctx);
 
+/* Whether the queue can be used now: 0, or -ENOTCONN with the reason, for people. */
+int queue_check(const struct queue *q, struct err *e);
+
 /* Whether messages outlive a restart of this process; where not, the store's queued tasks are
  * published again at start. */
 bool queue_is_durable(const struct queue *q);
 
 /* Takes room for one message: 0, -EAGAIN when full, -ENOTCONN when unavailable. What is reserved is
- * used by one publish with "reserved", or given back. */
+ * used by one publish with "reserved", or given back. With a broker, which others use too, what
+ * counts as full goes by what was heard from it last. */
 int queue_reserve(struct queue *q, const char *language, enum task_class class);
 void queue_unreserve(struct queue *q, const char *language, enum task_class class);
 
-/* Publishes; done comes with 0 once the queue is answerable for the message, or a negative errno.
+/* Publishes; done comes with 0 once the queue is answerable for the message, or a negative errno:
+ * -EAGAIN where the queue is unavailable or does not answer within seconds (it may have the message
+ * all the same), -EINVAL for a message that it cannot carry.
  * The request is the caller's, like a store request. Without "reserved" a bound is not checked:
  * for what is published again. */
 struct queue_publish {
@@ -83,7 +98,9 @@ void queue_ack(struct queue *q, struct queue_delivery *d);
  */
 void queue_hand_back(struct queue *q, struct queue_delivery *d);
 
-/* Messages waiting, and delivered but not acknowledged. */
+/* Messages waiting, and delivered to this process but not acknowledged. At a broker, ready is what
+ * it said within the last seconds and what this process did since, and oldest_us an estimate from
+ * the messages that this process saw. */
 struct queue_depth {
 	size_t ready;
 	size_t unacked;

@@ -6,7 +6,8 @@ static const char *fresh(void)
 	return "memory:";
 }
 
-static const struct queue_backend backend = {.fresh = fresh};
+static const struct queue_backend backend = {
+	.fresh = fresh, .hand_back_front = true, .exact = true};
 
 int main(void)
 {
