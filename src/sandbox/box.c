@@ -46,12 +46,14 @@ void box_init(struct box *b, unsigned int index)
 			  .job = -EBADF,
 			  .output = -EBADF,
 			  .netns = -1};
+	leaf_init(&b->leaf, index);
 }
 
 /* Everything of it is gone. */
 static void released(struct spawner *s, struct box *b)
 {
 	union sandbox_event event = {0};
+	struct leaf leaf;
 
 	spawner_send(s, &event, sizeof(event.released), SANDBOX_EVENT_RELEASED, b);
 	cleanup_close(&b->sock);
@@ -62,7 +64,9 @@ static void released(struct spawner *s, struct box *b)
 	if (b->netns >= 0)
 		netpool_put(&s->netpool, b->netns);
 	move_to(b, SANDBOX_BOX_EMPTY);
+	leaf = b->leaf;
 	box_init(b, b->index);
+	b->leaf = leaf; /* what of it is used again */
 }
 
 static void try_release(struct spawner *s, struct box *b)
@@ -78,7 +82,8 @@ static void signal_init(struct spawner *s, struct box *b)
 	if (b->pidfd < 0)
 		return;
 	(void)sys_pidfd_send_signal(b->pidfd, SIGKILL);
-	if (b->state == SANDBOX_BOX_RUNNING)
+	/* A bonus, unless init has said that nothing else is left. */
+	if (b->state == SANDBOX_BOX_RUNNING && !b->has_status)
 		leaf_kill(&s->limiter, &b->leaf);
 }
 
@@ -106,7 +111,7 @@ static void tell_exited(struct spawner *s, struct box *b)
 		b->ended_nsec = io_now_nsec();
 	read_usage(s, b);
 	if (b->has_usage) {
-		facts.oom_kills = b->usage.oom_kills - b->oom_before;
+		facts.oom_kills = b->usage.oom_kills;
 		if (b->usage.cpu_usec > b->cpu_before_usec)
 			facts.cpu_usec = b->usage.cpu_usec - b->cpu_before_usec;
 		event.exited.memory_peak_bytes = b->usage.memory_peak_bytes;
@@ -157,7 +162,7 @@ static pid_t clone_init(struct spawner *s, struct box *b, int *ret_sock)
 		return -errno;
 	pid = sys_clone3(&args);
 	if (pid == 0)
-		inside_init(&s->plan, &b->limits, pair[1]);
+		inside_init(&s->plan, &b->limits, &b->leaf, pair[1]);
 	if (pid < 0) {
 		pid = -errno;
 		(void)close(pair[0]);
@@ -171,7 +176,7 @@ static pid_t clone_init(struct spawner *s, struct box *b, int *ret_sock)
 
 static void prepare_steps(struct spawner *s, struct box *b)
 {
-	int r = leaf_make(&s->limiter, &b->leaf, b->index);
+	int r = leaf_make(&s->limiter, &b->leaf);
 
 	if (r == 0)
 		r = leaf_set(&s->limiter, &b->leaf, &b->limits);
@@ -190,11 +195,7 @@ static void prepare_steps(struct spawner *s, struct box *b)
 		fail(s, b, SANDBOX_STEP_CLONE, b->init < 0 ? b->init : r);
 		return;
 	}
-	r = leaf_attach(&s->limiter, &b->leaf, b->init);
-	if (r < 0) {
-		fail(s, b, SANDBOX_STEP_CGROUP, r);
-		return;
-	}
+	leaf_attach(&b->leaf, b->init);
 	r = identity_map(&s->identity, s->limiter.proc_fd, b->index, b->init);
 	if (r < 0) {
 		fail(s, b, SANDBOX_STEP_ID_MAP, r);
@@ -293,15 +294,13 @@ int box_start(struct spawner *s, struct box *b, const struct sandbox_start *requ
 
 int box_limit(struct spawner *s, struct box *b, const struct sandbox_prepare *request)
 {
-	struct usage usage;
 	int r = leaf_set(&s->limiter, &b->leaf, &request->limits);
 
 	if (r == 0)
-		r = leaf_usage(&s->limiter, &b->leaf, &usage);
+		r = leaf_cpu(&s->limiter, &b->leaf, &b->cpu_before_usec);
 	if (r < 0)
 		return r;
 	b->limits = request->limits;
-	b->cpu_before_usec = usage.cpu_usec;
 	b->began_nsec = io_now_nsec();
 	schedule_look(s, b, b->began_nsec, 0);
 	return 0;
@@ -327,11 +326,12 @@ void box_kill(struct spawner *s, struct box *b, enum sandbox_limit reason)
 static void on_prepared(struct spawner *s, struct box *b)
 {
 	union sandbox_event event = {0};
-	struct usage usage;
+	/* Of this box until now, and where the group is kept of those before. */
+	int r = leaf_cpu(&s->limiter, &b->leaf, &b->cpu_before_usec);
 
-	if (leaf_usage(&s->limiter, &b->leaf, &usage) == 0) {
-		b->cpu_before_usec = usage.cpu_usec;
-		b->oom_before = usage.oom_kills;
+	if (r < 0) {
+		fail(s, b, SANDBOX_STEP_CGROUP, r);
+		return;
 	}
 	event.prepared.prepare_usec = (io_now_nsec() - b->began_nsec) / 1000;
 	event.prepared.init_pid = (uint32_t)b->init;
@@ -446,7 +446,7 @@ void box_on_time(struct spawner *s, struct box *b, uint64_t now)
 	if (leaf_usage(&s->limiter, &b->leaf, &usage) < 0)
 		usage = (struct usage){0};
 	cpu = usage.cpu_usec > b->cpu_before_usec ? usage.cpu_usec - b->cpu_before_usec : 0;
-	if (usage.oom_kills > b->oom_before || usage.memory_bytes > b->limits.memory_bytes)
+	if (usage.oom_kills > 0 || usage.memory_bytes > b->limits.memory_bytes)
 		box_kill(s, b, SANDBOX_LIMIT_MEMORY);
 	else if (cpu >= b->limits.cpu_usec)
 		box_kill(s, b, SANDBOX_LIMIT_CPU);

@@ -22,7 +22,6 @@ struct box {
 	uint64_t ended_nsec;	  /* when the result was known */
 	uint64_t due_nsec;	  /* next time to look, 0 never */
 	uint64_t cpu_before_usec; /* used before START */
-	uint64_t oom_before;
 	enum sandbox_limit killed_for;
 	bool collect, told; /* EXITED was sent */
 	bool has_status;

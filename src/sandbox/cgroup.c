@@ -356,7 +356,8 @@ static void look(struct limiter *l)
 {
 	struct leaf leaf;
 
-	if (leaf_make(l, &leaf, SANDBOX_BOXES_MAX) == 0) {
+	leaf_init(&leaf, SANDBOX_BOXES_MAX);
+	if (leaf_make(l, &leaf) == 0) {
 		const int v2 = leaf.dir[TREE_V2], v1 = leaf.dir[TREE_MEMORY];
 
 		l->has_swap =
@@ -366,7 +367,7 @@ static void look(struct limiter *l)
 			      (v1 >= 0 && faccessat(v1, "memory.max_usage_in_bytes", R_OK, 0) == 0);
 		l->has_kill = v2 >= 0 && faccessat(v2, "cgroup.kill", W_OK, 0) == 0;
 	}
-	(void)leaf_remove(l, &leaf);
+	leaf_fini(l, &leaf);
 }
 
 int limiter_open(struct limiter *l, const struct limiter_options *o, struct err *e)
@@ -413,18 +414,42 @@ void limiter_close(struct limiter *l)
 	cleanup_close(&l->proc_fd);
 }
 
-int leaf_make(struct limiter *l, struct leaf *leaf, unsigned int box)
+void leaf_init(struct leaf *leaf, unsigned int box)
 {
-	*leaf = (struct leaf){.dir = {-EBADF, -EBADF, -EBADF, -EBADF}, .made = true};
+	*leaf = (struct leaf){.cpu = -EBADF};
+	for (int i = 0; i < _TREE_MAX; i++)
+		leaf->dir[i] = leaf->enter[i] = -EBADF;
 	(void)snprintf(leaf->name, sizeof(leaf->name), "b%u", box);
+}
+
+static int make_in(struct limiter *l, struct leaf *leaf, enum limiter_tree tree)
+{
+	const char *enter = l->ops->enter[tree];
+
+	if (mkdirat(l->own[tree], leaf->name, 0755) < 0)
+		return -errno;
+	leaf->dir[tree] = openat(l->own[tree], leaf->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (leaf->dir[tree] < 0)
+		return -errno;
+	if (enter)
+		leaf->enter[tree] =
+			openat(leaf->dir[tree], enter,
+			       O_WRONLY | O_CLOEXEC | (l->creates_files ? O_CREAT : 0), 0644);
+	return enter && leaf->enter[tree] < 0 ? -errno : 0;
+}
+
+int leaf_make(struct limiter *l, struct leaf *leaf)
+{
+	leaf->made = true;
+	leaf->killed = false;
+	leaf->cpu_seen = 0;
 	for (int i = 0; i < _TREE_MAX; i++) {
-		if (!l->ops->trees[i] || l->own[i] < 0)
-			continue;
-		if (mkdirat(l->own[i], leaf->name, 0755) < 0)
-			return -errno;
-		leaf->dir[i] = openat(l->own[i], leaf->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		if (leaf->dir[i] < 0)
-			return -errno;
+		int r = 0;
+
+		if (l->ops->trees[i] && l->own[i] >= 0 && leaf->dir[i] < 0)
+			r = make_in(l, leaf, (enum limiter_tree)i);
+		if (r < 0)
+			return r;
 	}
 	return 0;
 }
@@ -434,9 +459,17 @@ int leaf_clone_fd(const struct leaf *leaf)
 	return leaf->dir[TREE_V2];
 }
 
-int leaf_attach(struct limiter *l, struct leaf *leaf, pid_t pid)
+int leaf_enter(const struct leaf *leaf)
 {
-	return l->ops->attach(l, leaf, pid);
+	for (int i = 0; i < _TREE_MAX; i++)
+		if (leaf->enter[i] >= 0 && write(leaf->enter[i], "0", 1) != 1)
+			return -errno;
+	return 0;
+}
+
+void leaf_attach(struct leaf *leaf, pid_t init)
+{
+	leaf->init = init;
 }
 
 int leaf_set(struct limiter *l, struct leaf *leaf, const struct sandbox_limits *limits)
@@ -446,16 +479,44 @@ int leaf_set(struct limiter *l, struct leaf *leaf, const struct sandbox_limits *
 	return l->ops->set(l, leaf, limits);
 }
 
+int leaf_cpu(struct limiter *l, struct leaf *leaf, uint64_t *ret_usec)
+{
+	return l->ops->cpu(l, leaf, ret_usec);
+}
+
 int leaf_usage(struct limiter *l, struct leaf *leaf, struct usage *ret_usage)
 {
+	int r;
+
 	*ret_usage = (struct usage){.memory_peak_bytes = -1};
-	return l->ops->usage(l, leaf, ret_usage);
+	r = l->ops->cpu(l, leaf, &ret_usage->cpu_usec);
+	return r < 0 ? r : l->ops->usage(l, leaf, ret_usage);
 }
 
 void leaf_kill(struct limiter *l, struct leaf *leaf)
 {
-	if (l->has_kill && leaf->dir[TREE_V2] >= 0)
-		(void)io_write_at(leaf->dir[TREE_V2], "cgroup.kill", "1", 0);
+	if (!l->has_kill || leaf->dir[TREE_V2] < 0)
+		return;
+	(void)io_write_at(leaf->dir[TREE_V2], "cgroup.kill", "1", 0);
+	leaf->killed = true;
+}
+
+static int remove_in(struct limiter *l, struct leaf *leaf, enum limiter_tree tree)
+{
+	if (leaf->dir[tree] < 0)
+		return 0;
+	if (unlinkat(l->own[tree], leaf->name, AT_REMOVEDIR) < 0 && errno != ENOENT)
+		return -errno;
+	cleanup_close(&leaf->dir[tree]);
+	cleanup_close(&leaf->enter[tree]);
+	/* What was read and written of it. */
+	if (tree == TREE_V2 || tree == TREE_CPUACCT)
+		cleanup_close(&leaf->cpu);
+	if (tree == TREE_V2 || tree == TREE_MEMORY)
+		leaf->memory_set = 0;
+	if (tree == TREE_V2 || tree == TREE_PIDS)
+		leaf->processes_set = 0;
+	return 0;
 }
 
 int leaf_remove(struct limiter *l, struct leaf *leaf)
@@ -465,15 +526,21 @@ int leaf_remove(struct limiter *l, struct leaf *leaf)
 	if (!leaf->made)
 		return 0;
 	for (int i = 0; i < _TREE_MAX; i++) {
-		if (leaf->dir[i] < 0)
-			continue;
-		if (unlinkat(l->own[i], leaf->name, AT_REMOVEDIR) < 0 && errno != ENOENT) {
-			r = -errno;
-			continue;
-		}
-		cleanup_close(&leaf->dir[i]);
+		/* Linux 6.18 kills what is cloned into a group that was ever killed. */
+		bool keep = l->ops->kept[i] && !(leaf->killed && i == TREE_V2);
+		int q = keep ? 0 : remove_in(l, leaf, (enum limiter_tree)i);
+
+		if (q < 0)
+			r = q;
 	}
 	if (r == 0)
 		leaf->made = false;
 	return r;
+}
+
+void leaf_fini(struct limiter *l, struct leaf *leaf)
+{
+	for (int i = 0; i < _TREE_MAX; i++)
+		(void)remove_in(l, leaf, (enum limiter_tree)i);
+	leaf->made = false;
 }

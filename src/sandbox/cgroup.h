@@ -5,8 +5,10 @@
  * The ladder of limits: one set of verbs over cgroup v2, cgroup v1, or nothing but rlimits and
  * polling /proc. A limiter is the spawner's own group, made below its present one and named after
  * it ("kiln-sandbox.PIDNS.PID.START"), so that what a killed spawner left is recognised and removed
- * by the next. A leaf is the group of one box, fresh for each task: a version 1 group that is
- * reused keeps charges, and making one costs a tenth of emptying one.
+ * by the next. A leaf is the group of one box. Where memory is counted it is fresh for each task: a
+ * group that is used again keeps charges, and making one costs a tenth of emptying one. On version
+ * 1 the groups beside it, which count processes (none is left) and CPU time (what was used before
+ * is subtracted), stay with the box.
  *
  * Polling (the rlimit rung) sees what lives and what its parents waited for; a process whose parent
  * ignores SIGCHLD escapes the CPU count there, not the wall clock.
@@ -54,12 +56,14 @@ void limiter_close(struct limiter *l);
 
 struct leaf {
 	int dir[_TREE_MAX];
+	int enter[_TREE_MAX]; /* where a process moves itself to the group */
+	int cpu;	      /* where CPU time is read, once it was */
 	char name[16];
-	bool made;
+	bool made, killed;
 	uint64_t memory_set; /* what is written now, 0 nothing */
 	uint32_t processes_set;
 	pid_t init; /* rlimit rung */
-	uint64_t cpu_seen;
+	uint64_t cpu_seen, memory_seen;
 };
 
 struct usage {
@@ -69,23 +73,34 @@ struct usage {
 	int64_t memory_peak_bytes; /* -1 unknown */
 };
 
-/* The verbs, 0 or negative errno. leaf_remove gives -EBUSY while a process is still going. */
-int leaf_make(struct limiter *l, struct leaf *leaf, unsigned int box);
+/* No group yet. */
+void leaf_init(struct leaf *leaf, unsigned int box);
+/* The verbs, 0 or negative errno. leaf_remove gives -EBUSY while a process is still going, and
+ * leaves what may be used again; leaf_fini does not. */
+int leaf_make(struct limiter *l, struct leaf *leaf);
 /* Descriptor for CLONE_INTO_CGROUP, or -EBADF. */
 int leaf_clone_fd(const struct leaf *leaf);
-int leaf_attach(struct limiter *l, struct leaf *leaf, pid_t pid);
+/* The calling process, single-threaded and just cloned, moves itself: unlike a move by somebody
+ * else that takes no lock of the whole host. Async-signal-safe. */
+int leaf_enter(const struct leaf *leaf);
+/* Which process that was. */
+void leaf_attach(struct leaf *leaf, pid_t init);
 /* limits->processes is without pid 1, which is added here. */
 int leaf_set(struct limiter *l, struct leaf *leaf, const struct sandbox_limits *limits);
+int leaf_cpu(struct limiter *l, struct leaf *leaf, uint64_t *ret_usec);
 int leaf_usage(struct limiter *l, struct leaf *leaf, struct usage *ret_usage);
 void leaf_kill(struct limiter *l, struct leaf *leaf);
 int leaf_remove(struct limiter *l, struct leaf *leaf);
+void leaf_fini(struct limiter *l, struct leaf *leaf);
 
 struct limiter_ops {
-	int (*attach)(struct limiter *l, struct leaf *leaf, pid_t pid);
 	int (*set)(struct limiter *l, struct leaf *leaf, const struct sandbox_limits *limits);
-	int (*usage)(struct limiter *l, struct leaf *leaf, struct usage *ret_usage);
+	int (*cpu)(struct limiter *l, struct leaf *leaf, uint64_t *ret_usec);
+	int (*usage)(struct limiter *l, struct leaf *leaf, struct usage *ret_usage); /* but CPU */
 	uint32_t
 		poll_usec; /* how often a running box must be looked at; 0: only at its deadlines */
 	bool trees[_TREE_MAX]; /* where a leaf is a directory */
+	bool kept[_TREE_MAX];  /* and where it stays with its box */
+	const char *enter[_TREE_MAX];
 };
 extern const struct limiter_ops cgroup2_ops, cgroup1_ops, rlimit_ops;

@@ -18,17 +18,6 @@ static int write_limit(const struct limiter *l, int dir, const char *name, uint6
 	return io_write_u64_at(dir, name, value, l->creates_files ? O_CREAT | O_TRUNC : 0);
 }
 
-static int attach(struct limiter *l, struct leaf *leaf, pid_t pid)
-{
-	static const enum limiter_tree trees[] = {TREE_MEMORY, TREE_PIDS, TREE_CPUACCT};
-	int r = 0;
-
-	for (size_t i = 0; r == 0 && i < sizeof(trees) / sizeof(trees[0]); i++)
-		if (leaf->dir[trees[i]] >= 0)
-			r = write_limit(l, leaf->dir[trees[i]], "cgroup.procs", (uint64_t)pid);
-	return r;
-}
-
 /* memory.limit <= memory.memsw.limit must hold after each write. */
 static int set_memory(const struct limiter *l, struct leaf *leaf, uint64_t bytes)
 {
@@ -60,22 +49,35 @@ static int set(struct limiter *l, struct leaf *leaf, const struct sandbox_limits
 	return r;
 }
 
+static int cpu(struct limiter *l, struct leaf *leaf, uint64_t *ret_usec)
+{
+	const bool v2 = leaf->dir[TREE_V2] >= 0;
+	char text[1024];
+	int r;
+
+	(void)l;
+	if (leaf->cpu < 0)
+		leaf->cpu =
+			v2 ? openat(leaf->dir[TREE_V2], "cpu.stat", O_RDONLY | O_CLOEXEC)
+			   : openat(leaf->dir[TREE_CPUACCT], "cpuacct.usage", O_RDONLY | O_CLOEXEC);
+	if (leaf->cpu < 0)
+		return -errno;
+	r = io_read_start(leaf->cpu, text, sizeof(text));
+	if (r < 0)
+		return r;
+	if (v2)
+		return io_find_u64(text, "usage_usec", ret_usec);
+	r = io_parse_u64(text, ret_usec, NULL);
+	*ret_usec /= 1000;
+	return r;
+}
+
 static int usage(struct limiter *l, struct leaf *leaf, struct usage *u)
 {
 	char text[1024];
 	uint64_t v;
-	int r;
+	int r = io_read_at(leaf->dir[TREE_MEMORY], "memory.oom_control", text, sizeof(text));
 
-	if (leaf->dir[TREE_V2] >= 0) {
-		r = io_read_at(leaf->dir[TREE_V2], "cpu.stat", text, sizeof(text));
-		if (r >= 0)
-			r = io_find_u64(text, "usage_usec", &u->cpu_usec);
-	} else {
-		r = io_read_u64_at(leaf->dir[TREE_CPUACCT], "cpuacct.usage", &v);
-		u->cpu_usec = r < 0 ? 0 : v / 1000;
-	}
-	if (r >= 0)
-		r = io_read_at(leaf->dir[TREE_MEMORY], "memory.oom_control", text, sizeof(text));
 	if (r >= 0)
 		r = io_find_u64(text, "oom_kill", &u->oom_kills);
 	if (r >= 0 && l->has_peak &&
@@ -84,10 +86,13 @@ static int usage(struct limiter *l, struct leaf *leaf, struct usage *u)
 	return r < 0 ? r : 0;
 }
 
+/* "tasks" moves one thread, which is all there is, and by itself. */
 const struct limiter_ops cgroup1_ops = {
-	.attach = attach,
 	.set = set,
+	.cpu = cpu,
 	.usage = usage,
 	.poll_usec = 50000,
-	.trees = {
-		[TREE_V2] = true, [TREE_MEMORY] = true, [TREE_PIDS] = true, [TREE_CPUACCT] = true}};
+	.trees =
+		{[TREE_V2] = true, [TREE_MEMORY] = true, [TREE_PIDS] = true, [TREE_CPUACCT] = true},
+	.kept = {[TREE_V2] = true, [TREE_PIDS] = true, [TREE_CPUACCT] = true},
+	.enter = {[TREE_MEMORY] = "tasks", [TREE_PIDS] = "tasks", [TREE_CPUACCT] = "tasks"}};

@@ -15,15 +15,6 @@ static int write_limit(const struct limiter *l, int dir, const char *name, uint6
 	return io_write_u64_at(dir, name, value, l->creates_files ? O_CREAT | O_TRUNC : 0);
 }
 
-/* CLONE_INTO_CGROUP put it there. */
-static int attach(struct limiter *l, struct leaf *leaf, pid_t pid)
-{
-	(void)l;
-	(void)leaf;
-	(void)pid;
-	return 0;
-}
-
 static int set_memory(const struct limiter *l, struct leaf *leaf, uint64_t bytes)
 {
 	int dir = leaf->dir[TREE_V2], r;
@@ -63,17 +54,22 @@ static int set(struct limiter *l, struct leaf *leaf, const struct sandbox_limits
 	return r;
 }
 
+static int cpu(struct limiter *l, struct leaf *leaf, uint64_t *ret_usec)
+{
+	char text[2048];
+	int r = io_read_at(leaf->dir[TREE_V2], "cpu.stat", text, sizeof(text));
+
+	(void)l;
+	return r < 0 ? r : io_find_u64(text, "usage_usec", ret_usec);
+}
+
 static int usage(struct limiter *l, struct leaf *leaf, struct usage *u)
 {
 	int dir = leaf->dir[TREE_V2];
 	char text[2048];
 	uint64_t peak;
-	int r = io_read_at(dir, "cpu.stat", text, sizeof(text));
+	int r = io_read_at(dir, "memory.events", text, sizeof(text));
 
-	if (r >= 0)
-		r = io_find_u64(text, "usage_usec", &u->cpu_usec);
-	if (r >= 0)
-		r = io_read_at(dir, "memory.events", text, sizeof(text));
 	if (r >= 0)
 		r = io_find_u64(text, "oom_kill", &u->oom_kills);
 	if (r >= 0 && l->has_peak && io_read_u64_at(dir, "memory.peak", &peak) == 0)
@@ -81,5 +77,6 @@ static int usage(struct limiter *l, struct leaf *leaf, struct usage *u)
 	return r < 0 ? r : 0;
 }
 
+/* CLONE_INTO_CGROUP puts a box there. */
 const struct limiter_ops cgroup2_ops = {
-	.attach = attach, .set = set, .usage = usage, .trees = {[TREE_V2] = true}};
+	.set = set, .cpu = cpu, .usage = usage, .trees = {[TREE_V2] = true}};

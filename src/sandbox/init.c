@@ -84,13 +84,18 @@ void inside_become_task(const struct inside_plan *plan)
 		inside_fail(SANDBOX_STEP_CAPABILITIES, errno);
 }
 
-static void take_socket(int sock)
+static void take_socket(const struct leaf *leaf, int sock)
 {
+	int r;
+
 	/* The spawner's standard input is the null device. */
 	if (dup2(0, 1) < 0 || dup2(0, 2) < 0)
 		_exit(127);
 	if (sock != INSIDE_FD && dup3(sock, INSIDE_FD, O_CLOEXEC) < 0)
 		_exit(127);
+	r = leaf_enter(leaf);
+	if (r < 0)
+		inside_fail(SANDBOX_STEP_CGROUP, -r);
 	/* The spawner's descriptors end here, before anything else happens. */
 	if (sys_close_range(3, INSIDE_FD - 1, 0) < 0 || sys_close_range(INSIDE_FD + 1, ~0u, 0) < 0)
 		_exit(127);
@@ -212,13 +217,14 @@ static void serve_collect(const struct inside_plan *plan)
 	(void)inside_receive(&order, sizeof(order), fds, 2, &count);
 }
 
-void inside_init(const struct inside_plan *plan, const struct sandbox_limits *limits, int sock)
+void inside_init(const struct inside_plan *plan, const struct sandbox_limits *limits,
+		 const struct leaf *leaf, int sock)
 {
 	struct inside_message m = {.type = INSIDE_PREPARED};
 	int context;
 	pid_t task;
 
-	take_socket(sock);
+	take_socket(leaf, sock);
 	reset_signals();
 	take_identity(plan);
 	inside_setup(plan, limits, &context);

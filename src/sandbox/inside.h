@@ -18,6 +18,7 @@
  */
 
 #include "sandbox/archive.h"
+#include "sandbox/cgroup.h"
 #include "sandbox/protocol.h"
 
 #include <linux/filter.h>
@@ -59,7 +60,7 @@ struct inside_message {
 
 /* init.c. Never returns. */
 _Noreturn void inside_init(const struct inside_plan *plan, const struct sandbox_limits *limits,
-			   int sock);
+			   const struct leaf *leaf, int sock);
 /* Reports a failure to the spawner and ends the process. */
 _Noreturn void inside_fail(enum sandbox_step step, int error);
 /* One message with descriptors, which get numbers of the kernel's choice. Returns the length, 0 at

@@ -33,6 +33,16 @@ int io_read_at(int dirfd, const char *name, char *buf, size_t size)
 	return (int)used;
 }
 
+int io_read_start(int fd, char *buf, size_t size)
+{
+	ssize_t n = pread(fd, buf, size - 1, 0);
+
+	if (n < 0)
+		return -errno;
+	buf[n] = 0;
+	return (int)n;
+}
+
 int io_write_at(int dirfd, const char *name, const char *text, int extra_flags)
 {
 	AUTO_FD int fd = openat(dirfd, name, O_WRONLY | O_CLOEXEC | extra_flags, 0644);

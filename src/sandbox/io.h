@@ -9,6 +9,8 @@
 
 /* Reads at most size - 1 bytes and terminates; returns the length. */
 int io_read_at(int dirfd, const char *name, char *buf, size_t size);
+/* The same of an open file, from its start. */
+int io_read_start(int fd, char *buf, size_t size);
 int io_write_at(int dirfd, const char *name, const char *text, int extra_flags);
 int io_write_u64_at(int dirfd, const char *name, uint64_t value, int extra_flags);
 /* One unsigned number at the start of text; ret_end may be NULL. */

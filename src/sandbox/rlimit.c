@@ -19,13 +19,6 @@
 /* A box has few processes; what is beyond this bound is not looked at in one poll. */
 enum { PIDS_MAX = 1024 };
 
-static int attach(struct limiter *l, struct leaf *leaf, pid_t pid)
-{
-	(void)l;
-	leaf->init = pid;
-	return 0;
-}
-
 static int set(struct limiter *l, struct leaf *leaf, const struct sandbox_limits *limits)
 {
 	(void)l;
@@ -104,7 +97,8 @@ static size_t add_children(const struct limiter *l, uint64_t *list, size_t at, s
 	return used;
 }
 
-static int usage(struct limiter *l, struct leaf *leaf, struct usage *u)
+static int look(struct limiter *l, struct leaf *leaf, uint64_t *ret_cpu_usec,
+		uint64_t *ret_memory_bytes)
 {
 	uint64_t list[PIDS_MAX] = {(uint64_t)leaf->init}, ticks = 0, pages = 0;
 	const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
@@ -120,10 +114,22 @@ static int usage(struct limiter *l, struct leaf *leaf, struct usage *u)
 	/* What ended unseen does not come back: time never runs backwards. */
 	if (ticks * tick_usec > leaf->cpu_seen)
 		leaf->cpu_seen = ticks * tick_usec;
-	u->cpu_usec = leaf->cpu_seen;
-	u->memory_bytes = pages * page;
+	*ret_cpu_usec = leaf->cpu_seen;
+	*ret_memory_bytes = pages * page;
 	return 0;
 }
 
-const struct limiter_ops rlimit_ops = {
-	.attach = attach, .set = set, .usage = usage, .poll_usec = 10000};
+static int cpu(struct limiter *l, struct leaf *leaf, uint64_t *ret_usec)
+{
+	return look(l, leaf, ret_usec, &leaf->memory_seen);
+}
+
+/* Seen with the CPU time, in one walk. */
+static int usage(struct limiter *l, struct leaf *leaf, struct usage *u)
+{
+	(void)l;
+	u->memory_bytes = leaf->memory_seen;
+	return 0;
+}
+
+const struct limiter_ops rlimit_ops = {.set = set, .cpu = cpu, .usage = usage, .poll_usec = 10000};

@@ -532,6 +532,24 @@ def reap():
 
 
 @test
+def each_use_of_a_box_is_counted_from_nothing():
+    # What killed the first use must not reach the next ones either.
+    r = run("burn", cpu="100ms", repeat="3")
+    limited(r, "cpu", 124)
+    within(r.report["cpu_usec"], 95000, 160000, "CPU time of the third use")
+    r = run("thread_bomb", processes="20", repeat="3")
+    counts = [line for line in r.out.splitlines() if line.startswith("threads")]
+    assert counts == ["threads: 19"] * 3, r
+    script = "i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; echo done"
+    once, often = (run_any("/bin/sh", "-c", script, repeat=n) for n in ("1", "5"))
+    assert often.out == "done\n" * 5, often
+    within(often.report["cpu_usec"], 0, 2.5 * once.report["cpu_usec"], "CPU time of the fifth use")
+    big = "x = b'a' * (60 << 20)"
+    limited(run_any("/usr/bin/python3", "-c", big, memory="48MiB", disk="1MiB", repeat="2"),
+            "memory", 125)
+
+
+@test
 def killed_spawner_leaves_nothing_for_long():
     p, spawner = started("./payload", "sleep")
     time.sleep(0.2)

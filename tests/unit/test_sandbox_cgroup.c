@@ -7,6 +7,7 @@
 #include "sandbox/cgroup.h"
 #include "sandbox/io.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <stdio.h>
@@ -115,7 +116,8 @@ static void cgroup2_delegated_sets_limits(void **state)
 	assert_int_equal(l.rung, SANDBOX_RUNG_CGROUP2);
 	assert_true(l.has_cpu_rate);
 	assert_string_equal(l.path, "/app");
-	assert_int_equal(leaf_make(&l, &leaf, 3), 0);
+	leaf_init(&leaf, 3);
+	assert_int_equal(leaf_make(&l, &leaf), 0);
 	assert_true(leaf_clone_fd(&leaf) >= 0);
 	assert_int_equal(leaf_set(&l, &leaf, &limits), 0);
 	own_file(&l, "cg/app", "b3/memory.max", name, sizeof(name));
@@ -143,7 +145,8 @@ static void cgroup2_usage_is_read(void **state)
 	(void)state;
 	v2_tree(&t);
 	assert_int_equal(open_tree_at(&t, SANDBOX_RUNG_CGROUP2, &l, NULL), 0);
-	assert_int_equal(leaf_make(&l, &leaf, 0), 0);
+	leaf_init(&leaf, 0);
+	assert_int_equal(leaf_make(&l, &leaf), 0);
 	assert_true(leaf_usage(&l, &leaf, &u) < 0);
 	own_file(&l, "cg/app", "b0/cpu.stat", name, sizeof(name));
 	put(&t, name, "usage_usec 12345\nuser_usec 1\nsystem_usec 2\n");
@@ -234,7 +237,8 @@ static void cgroup1_sets_limits_and_attaches(void **state)
 	v1_tree(&t);
 	assert_int_equal(open_tree_at(&t, SANDBOX_RUNG_AUTO, &l, NULL), 0);
 	assert_int_equal(l.rung, SANDBOX_RUNG_CGROUP1);
-	assert_int_equal(leaf_make(&l, &leaf, 7), 0);
+	leaf_init(&leaf, 7);
+	assert_int_equal(leaf_make(&l, &leaf), 0);
 	assert_int_equal(leaf_clone_fd(&leaf), -EBADF);
 	/* No CPU rate on this rung: refused, not ignored. */
 	assert_int_equal(leaf_set(&l, &leaf, &some), -EOPNOTSUPP);
@@ -247,9 +251,9 @@ static void cgroup1_sets_limits_and_attaches(void **state)
 	expect(&t, name, "67108864");
 	own_file(&l, "pids", "b7/pids.max", name, sizeof(name));
 	expect(&t, name, "11");
-	assert_int_equal(leaf_attach(&l, &leaf, 4242), 0);
-	own_file(&l, "cpuacct", "b7/cgroup.procs", name, sizeof(name));
-	expect(&t, name, "4242");
+	assert_int_equal(leaf_enter(&leaf), 0);
+	own_file(&l, "cpuacct", "b7/tasks", name, sizeof(name));
+	expect(&t, name, "0");
 	limiter_close(&l);
 	tree_fini(&t);
 }
@@ -265,7 +269,8 @@ static void cgroup1_usage_is_read(void **state)
 	(void)state;
 	v1_tree(&t);
 	assert_int_equal(open_tree_at(&t, SANDBOX_RUNG_CGROUP1, &l, NULL), 0);
-	assert_int_equal(leaf_make(&l, &leaf, 0), 0);
+	leaf_init(&leaf, 0);
+	assert_int_equal(leaf_make(&l, &leaf), 0);
 	own_file(&l, "cpuacct", "b0/cpuacct.usage", name, sizeof(name));
 	put(&t, name, "5000000\n");
 	own_file(&l, "memory/a", "b0/memory.oom_control", name, sizeof(name));
@@ -314,11 +319,62 @@ static void leaf_is_removed_and_made_again(void **state)
 	(void)state;
 	v1_tree(&t);
 	assert_int_equal(open_tree_at(&t, SANDBOX_RUNG_CGROUP1, &l, NULL), 0);
+	leaf_init(&leaf, 1);
 	for (int i = 0; i < 3; i++) {
-		assert_int_equal(leaf_make(&l, &leaf, 1), 0);
+		assert_int_equal(leaf_make(&l, &leaf), 0);
+		assert_int_equal(unlinkat(leaf.dir[TREE_MEMORY], "tasks", 0), 0);
 		assert_int_equal(leaf_remove(&l, &leaf), 0);
 		assert_int_equal(leaf_remove(&l, &leaf), 0);
 	}
+	limiter_close(&l);
+	tree_fini(&t);
+}
+
+static bool exists(const struct tree *t, const struct limiter *l, const char *tree)
+{
+	char path[512];
+
+	(void)snprintf(path, sizeof(path), "%s/%s/%s/b1", t->root, tree, l->name);
+	return access(path, F_OK) == 0;
+}
+
+static void leaf_keeps_all_but_memory(void **state)
+{
+	struct sandbox_limits some = limits;
+	struct tree t;
+	struct limiter l;
+	struct leaf leaf;
+	uint64_t cpu;
+	char name[200];
+
+	(void)state;
+	v1_tree(&t);
+	some.cpu_rate_permille = 0;
+	assert_int_equal(open_tree_at(&t, SANDBOX_RUNG_CGROUP1, &l, NULL), 0);
+	leaf_init(&leaf, 1);
+	assert_int_equal(leaf_make(&l, &leaf), 0);
+	own_file(&l, "cpuacct", "b1/cpuacct.usage", name, sizeof(name));
+	put(&t, name, "5000000\n");
+	assert_int_equal(leaf_cpu(&l, &leaf, &cpu), 0);
+	assert_int_equal(cpu, 5000);
+	assert_int_equal(leaf_set(&l, &leaf, &some), 0);
+	/* In a fake tree a group with files in it is like a real one with processes. */
+	assert_int_equal(leaf_remove(&l, &leaf), -ENOTEMPTY);
+	assert_true(exists(&t, &l, "memory/a"));
+	assert_int_equal(unlinkat(leaf.dir[TREE_MEMORY], "memory.limit_in_bytes", 0), 0);
+	assert_int_equal(unlinkat(leaf.dir[TREE_MEMORY], "tasks", 0), 0);
+	assert_int_equal(leaf_remove(&l, &leaf), 0);
+	assert_false(exists(&t, &l, "memory/a"));
+	assert_true(exists(&t, &l, "pids") && exists(&t, &l, "cpuacct"));
+	/* The next use: a new group for memory, whose limit is written, and the old counters. */
+	assert_int_equal(leaf_make(&l, &leaf), 0);
+	assert_int_equal(leaf_set(&l, &leaf, &some), 0);
+	own_file(&l, "memory/a", "b1/memory.limit_in_bytes", name, sizeof(name));
+	expect(&t, name, "67108864");
+	own_file(&l, "cpuacct", "b1/cpuacct.usage", name, sizeof(name));
+	put(&t, name, "7000000\n");
+	assert_int_equal(leaf_cpu(&l, &leaf, &cpu), 0);
+	assert_int_equal(cpu, 7000);
 	limiter_close(&l);
 	tree_fini(&t);
 }
@@ -332,8 +388,9 @@ static void rlimit_counts_this_process(void **state)
 
 	(void)state;
 	assert_int_equal(limiter_open(&l, &o, NULL), 0);
-	assert_int_equal(leaf_make(&l, &leaf, 0), 0);
-	assert_int_equal(leaf_attach(&l, &leaf, getpid()), 0);
+	leaf_init(&leaf, 0);
+	assert_int_equal(leaf_make(&l, &leaf), 0);
+	leaf_attach(&leaf, getpid());
 	assert_int_equal(leaf_usage(&l, &leaf, &u), 0);
 	assert_int_equal(u.memory_peak_bytes, -1);
 	assert_int_equal(leaf_remove(&l, &leaf), 0);
@@ -352,6 +409,7 @@ int main(void)
 		cmocka_unit_test(cgroup1_usage_is_read),
 		cmocka_unit_test(stale_groups_are_removed_live_ones_kept),
 		cmocka_unit_test(leaf_is_removed_and_made_again),
+		cmocka_unit_test(leaf_keeps_all_but_memory),
 		cmocka_unit_test(rlimit_counts_this_process),
 	};
 
