@@ -42,6 +42,10 @@ struct store_ops {
 	/* Finishes all requests, frees what is the implementation's own, then calls store_closed
 	 * from the loop. */
 	void (*close)(struct store *s);
+
+	/* As in store.h; either may be NULL: always reachable, upgraded by open. */
+	int (*health)(struct store *s, struct err *e);
+	int (*migrate)(const char *url, int *ret_from, int *ret_to, struct err *e);
 };
 
 /* First member of every implementation. */
@@ -49,11 +53,12 @@ struct store {
 	const struct store_ops *ops;
 	struct defer *defer;
 	bool closing;
+	bool outbox;
 	void (*closed)(void *ctx);
 	void *closed_ctx;
 };
 
-extern const struct store_ops store_sqlite_ops;
+extern const struct store_ops store_sqlite_ops, store_postgres_ops;
 
 /* On the loop: the request is the caller's again. */
 void store_done(struct store *s, struct store_req *req);

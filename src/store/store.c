@@ -10,7 +10,16 @@
 
 static const struct store_ops *const implementations[] = {
 	&store_sqlite_ops,
+	&store_postgres_ops,
 };
+
+static int unknown_url(const char *url, struct err *e)
+{
+	return err_set(e, -EINVAL,
+		       "\"%s\" is no store: known are sqlite:PATH and"
+		       " postgresql://USER@HOST:PORT/DATABASE",
+		       url);
+}
 
 int store_open(uv_loop_t *loop, const struct store_config *cfg, struct store **ret_store,
 	       struct err *e)
@@ -35,10 +44,31 @@ int store_open(uv_loop_t *loop, const struct store_config *cfg, struct store **r
 		}
 		s->ops = ops;
 		s->defer = defer;
+		s->outbox = cfg->outbox;
 		*ret_store = s;
 		return 0;
 	}
-	return err_set(e, -EINVAL, "\"%s\" is no store: known is sqlite:PATH", cfg->url);
+	return unknown_url(cfg->url, e);
+}
+
+int store_health(struct store *s, struct err *e)
+{
+	return s->ops->health ? s->ops->health(s, e) : 0;
+}
+
+int store_migrate(const char *url, int *ret_from, int *ret_to, struct err *e)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(implementations); i++) {
+		const struct store_ops *ops = implementations[i];
+
+		if (!url_scheme_is(url, ops->scheme, NULL))
+			continue;
+		if (ops->migrate)
+			return ops->migrate(url, ret_from, ret_to, e);
+		return err_set(e, -ENOTSUP, "\"%s\" needs no migration: a server does it at start",
+			       url);
+	}
+	return unknown_url(url, e);
 }
 
 void store_close(struct store *s, void (*closed)(void *ctx), void *ctx)
@@ -103,6 +133,7 @@ static void start(struct store *s, struct store_req *req, enum store_verb verb, 
 {
 	req->store = s;
 	req->verb = (int)verb;
+	req->again = 0;
 	req->code = s->closing ? -ESHUTDOWN : valid ? 0 : -EINVAL;
 	atomic_init(&req->cancelled, false);
 	list_init(&req->work.link);

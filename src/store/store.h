@@ -42,18 +42,22 @@ struct store_req {
 	struct store *store;
 	int verb;
 	int code;
+	unsigned again; /* tries whose fate is unknown, since their connection was lost */
 	atomic_bool cancelled;
 	struct work work;
 	struct deferred deferred;
 };
 
 struct store_config {
-	const char *url;	 /* "sqlite:PATH" */
-	int64_t busy_timeout_ms; /* for another process that holds the write lock */
+	const char *url;	 /* "sqlite:PATH" or "postgresql://USER@HOST:PORT/DATABASE" */
+	int64_t busy_timeout_ms; /* SQLite: for another process that holds the write lock */
+	bool outbox;		 /* PostgreSQL: tasks that become queued are noted in the outbox */
 };
 
 /* Opens, and makes or upgrades the schema; refuses one that is newer than it knows (-ENOTSUP), and
- * a file that is damaged or of another program (-EUCLEAN). Blocks: for start-up only. */
+ * a file that is damaged or of another program (-EUCLEAN). A PostgreSQL schema that is older is
+ * refused too (-ESTALE): others may be using it, so that is for `kiln migrate`. Blocks: for
+ * start-up only. */
 int store_open(uv_loop_t *loop, const struct store_config *cfg, struct store **ret_store,
 	       struct err *e);
 
@@ -62,6 +66,13 @@ int store_open(uv_loop_t *loop, const struct store_config *cfg, struct store **r
 void store_close(struct store *s, void (*closed)(void *ctx), void *ctx);
 
 void store_cancel(struct store_req *req);
+
+/* 0, or -EAGAIN where the store cannot be reached at present, with where and why. */
+int store_health(struct store *s, struct err *e);
+
+/* Brings the schema up to what this program knows, and is safe when several do so at once; refuses
+ * a newer one (-ENOTSUP). ret_from is 0 where there was none. Blocks. */
+int store_migrate(const char *url, int *ret_from, int *ret_to, struct err *e);
 
 /* ---- tasks ---- */
 
@@ -214,7 +225,8 @@ struct store_scan {
 };
 void store_scan(struct store *s, struct store_scan *r);
 
-/* Removes final tasks that finished before a time, and expired idempotency keys. */
+/* Removes final tasks that finished before a time, and expired idempotency keys. PostgreSQL drops
+ * what was made on an earlier day by the day, and so keeps it up to a day longer. */
 struct store_prune {
 	struct store_req req;
 	int64_t before_us; /* in */
