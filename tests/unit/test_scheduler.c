@@ -93,11 +93,14 @@ static void send_frame(struct fake_runner *r, Kiln__Frame__KindCase kind, void *
 
 static void runner_join(struct world *w, struct fake_runner *r, const char *name, unsigned slots)
 {
-	Kiln__Hello hello = KILN__HELLO__INIT;
-	Kiln__Isolation isolation = KILN__ISOLATION__INIT;
-	Kiln__LanguageStatus python = KILN__LANGUAGE_STATUS__INIT, *languages[] = {&python};
+	Kiln__Hello hello;
+	Kiln__Isolation isolation;
+	Kiln__LanguageStatus python, *languages[] = {&python};
 	int pair[2];
 
+	kiln__hello__init(&hello);
+	kiln__isolation__init(&isolation);
+	kiln__language_status__init(&python);
 	memset(r, 0, sizeof *r);
 	(void)snprintf(r->name, sizeof r->name, "%s", name);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
@@ -185,8 +188,9 @@ static void send_run_done(struct fake_runner *r, const struct uuid *id, enum tas
 static void send_done(struct fake_runner *r, const struct uuid *id, bool cancelled,
 		      const char *error)
 {
-	Kiln__Done m = KILN__DONE__INIT;
+	Kiln__Done m;
 
+	kiln__done__init(&m);
 	codec_put_id(id, &m.task);
 	m.cancelled = cancelled;
 	m.error_code = (char *)(uintptr_t)error;
@@ -638,9 +642,10 @@ static void lie_compile_error_of_a_run(struct fake_runner *r, const struct uuid 
 
 static void lie_second_hello(struct fake_runner *r, const struct uuid *id)
 {
-	Kiln__Hello m = KILN__HELLO__INIT;
+	Kiln__Hello m;
 
 	(void)id;
+	kiln__hello__init(&m);
 	m.protocol = WIRE_PROTOCOL;
 	m.slots = 1;
 	send_frame(r, KILN__FRAME__KIND_HELLO, &m);
@@ -693,9 +698,10 @@ static void runner_of_another_protocol_is_refused(void **state)
 {
 	struct world *w = *state;
 	struct fake_runner r = {.name = "old"};
-	Kiln__Hello m = KILN__HELLO__INIT;
+	Kiln__Hello m;
 	int pair[2];
 
+	kiln__hello__init(&m);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
 	assert_int_equal(
 		wire_conn_open_consume(&w->loop, pair[1], NULL, &runner_ops, &r, &r.conn, NULL), 0);
