@@ -4,8 +4,8 @@
 /*
  * Network namespaces with nothing but a raised loopback device. Making one is the dearest part of a
  * sandbox, so they are used again, but only where every counter of the namespace reads as on the
- * first day (devices, IP, TCP, UDP, IPv6): then no packet was sent, no connection tried,
- * no socket left, and there is no trace to find. Any other is thrown away. They belong to the
+ * first day (devices, IP, TCP, UDP, IPv6, flow labels, sockets): then no packet was sent, no
+ * connection tried, no socket left, and there is no trace to find. Any other is thrown away. They belong to the
  * spawner's user namespace, so nobody in a box can change anything in them.
  */
 
@@ -14,7 +14,7 @@
 
 #include <stdbool.h>
 
-enum { NETPOOL_COUNTERS = 5, NETPOOL_TEXT_MAX = 24576 };
+enum { NETPOOL_COUNTERS = 5, NETPOOL_TEXT_MAX = 16384 };
 
 struct netpool {
 	int home;

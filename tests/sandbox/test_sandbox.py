@@ -629,6 +629,87 @@ def with_all_rights_in_a_box_its_root_stays():
     assert len(tries) == 6 and set(tries.values()) <= {errno.EPERM, errno.EINVAL}, tries
 
 
+# Each way that a program has to leave a trace in a network namespace, most of them without a packet.
+TRACES = """
+import os, struct
+from socket import *
+FILES = 'dev snmp snmp6 ip6_flowlabel sockstat'.split()
+
+def read(name):
+    with open('/proc/net/' + name) as f:
+        return f.readline() if name == 'sockstat' else f.read()
+
+def connect(family, kind, address, flags=0):
+    s = socket(family, kind)
+    s.setblocking(False)
+    s.connect(address)
+
+def option(family, kind, level, name, value, then=lambda s: None):
+    s = socket(family, kind)
+    s.setsockopt(level, name, value)
+    then(s)
+
+def label(s):
+    s.setsockopt(41, 32, in6addr + struct.pack('=IBBHHHI', 0, 0, 1, 1, 5, 5, 0))
+
+def in_flight():
+    a, b = socketpair(AF_UNIX, SOCK_DGRAM)
+    s = socket(AF_INET, SOCK_DGRAM)
+    s.bind(('127.0.0.1', 4711))
+    send_fds(a, [b'x'], [s.fileno(), b.fileno(), a.fileno()])
+
+def netlink():
+    s = socket(AF_NETLINK, SOCK_RAW, 0)
+    s.send(struct.pack('IHHII', 20, 18, 0x301, 1, 0) + bytes(4))
+    s.recv(65536)
+
+in6addr = inet_pton(AF_INET6, '::1')
+tries = [lambda f=f, k=k, a=a: connect(f, k, a)
+         for k in (SOCK_STREAM, SOCK_DGRAM)
+         for f, a in ((AF_INET, ('192.0.2.1', 9)), (AF_INET, ('127.0.0.1', 9)),
+                      (AF_INET, ('0.0.0.0', 9)), (AF_INET, ('255.255.255.255', 9)),
+                      (AF_INET, ('224.0.0.1', 9)), (AF_INET6, ('2001:db8::1', 9)),
+                      (AF_INET6, ('::1', 9)), (AF_INET6, ('::ffff:192.0.2.1', 9)),
+                      (AF_INET6, ('fe80::1', 9, 0, 1)), (AF_INET6, ('ff02::1', 9, 0, 1)))]
+tries += [lambda f=f, k=k, n=n, v=v: option(f, k, IPPROTO_TCP, n, v, lambda s: s.listen())
+          for f in (AF_INET, AF_INET6) for k in (SOCK_STREAM,)
+          for n, v in ((23, 5), (14, bytes(256)), (38, bytes(256)), (31, b'ulp'), (13, b'cubic'),
+                       (19, 1), (30, 1), (9, 1))]
+tries += [lambda: option(AF_INET, SOCK_DGRAM, IPPROTO_IP, 35, inet_aton('224.0.0.9') * 2),
+          lambda: option(AF_INET6, SOCK_DGRAM, 41, 20, inet_pton(AF_INET6, 'ff02::9') + bytes(4)),
+          lambda: option(AF_INET, SOCK_DGRAM, 17, 1, 1, lambda s: s.sendto(b'x', ('127.0.0.1', 9))),
+          lambda: option(AF_INET, SOCK_STREAM, SOL_SOCKET, 2, 1,
+                         lambda s: s.sendto(b'x', 0x20000000, ('127.0.0.1', 9))),
+          lambda: label(socket(AF_INET6, SOCK_DGRAM)),
+          lambda: socket(AF_INET, SOCK_DGRAM, 1), lambda: socket(AF_INET6, SOCK_DGRAM, 58),
+          lambda: socket(AF_INET, SOCK_STREAM, 262), netlink, in_flight]
+for number, one in enumerate(tries):
+    before = [read(name) for name in FILES]
+    netstat = read('netstat')
+    try:
+        one()
+        result = 'done'
+    except (OSError, ValueError) as e:
+        result = str(e)
+    if read('netstat') != netstat and [read(name) for name in FILES] == before:
+        print('only netstat has seen try', number, result)
+print('tried', len(tries))
+"""
+
+
+@test
+def traces_in_a_network_namespace_are_seen():
+    r = run_any("/usr/bin/python3", "-c", TRACES)
+    assert r.out == "tried 46\n", r
+    spaces = []
+    for one in ("in_flight()", "label(socket(AF_INET6, SOCK_DGRAM))", "pass"):
+        script = TRACES[:TRACES.index("tries = ")] + one + "\nprint(os.readlink('/proc/self/ns/net'))"
+        r = run_any("/usr/bin/python3", "-c", script, repeat="2")
+        assert r.code == 0, r
+        spaces.append(len(set(r.out.split())))
+    assert spaces[1:] == [2, 1], spaces
+
+
 @test
 def a_signal_ends_the_run():
     p = subprocess.Popen(command("./payload", "sleep"), preexec_fn=as_user,
