@@ -16,14 +16,14 @@ static void set_rlimit(int resource, uint64_t value)
 {
 	struct rlimit now, want = {.rlim_cur = value, .rlim_max = value};
 
+	if (setrlimit((__rlimit_resource_t)resource, &want) == 0)
+		return;
 	/* Without CAP_SYS_RESOURCE a hard limit only goes down. */
-	if (getrlimit((__rlimit_resource_t)resource, &now) < 0)
+	if (errno != EPERM || getrlimit((__rlimit_resource_t)resource, &now) < 0)
 		inside_fail(SANDBOX_STEP_LIMITS, errno);
-	if (want.rlim_max > now.rlim_max)
-		want.rlim_cur = want.rlim_max = now.rlim_max;
-	if (want.rlim_cur != now.rlim_cur || want.rlim_max != now.rlim_max)
-		if (setrlimit((__rlimit_resource_t)resource, &want) < 0)
-			inside_fail(SANDBOX_STEP_LIMITS, errno);
+	want.rlim_cur = want.rlim_max = now.rlim_max;
+	if (setrlimit((__rlimit_resource_t)resource, &want) < 0)
+		inside_fail(SANDBOX_STEP_LIMITS, errno);
 }
 
 static void set_limits(const struct inside_plan *plan, const struct sandbox_limits *limits)
