@@ -276,7 +276,8 @@ def analyze_one(entry):
         if flag in argv:
             at = argv.index(flag)
             del argv[at:at + 2]
-    done = subprocess.run([*argv, "-fanalyzer", "-fdiagnostics-plain-output"],
+    # Without optimization, which removes what is to be found.
+    done = subprocess.run([*argv, "-O0", "-fanalyzer", "-Wno-error", "-fdiagnostics-plain-output"],
                           cwd=directory, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
                           text=True, check=False)
     return source, [line for line in done.stderr.splitlines() if "-Wanalyzer" in line]

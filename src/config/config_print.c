@@ -98,7 +98,7 @@ void config_print(const struct config *c, FILE *out)
 		size_t len = dot ? (size_t)(dot - k->name) : 0;
 		int n;
 
-		if (len && (len != section_len || strncmp(section, k->name, len)))
+		if (len && (len != section_len || strncmp(section, k->name, len) != 0))
 			(void)fprintf(out, "%.*s:\n", (int)len, k->name);
 		section = k->name;
 		section_len = len;

@@ -164,6 +164,14 @@ static void on_connection_ended(void *ctx, struct connection *c, const char *mes
 	stop_now(r);
 }
 
+static bool nothing_changed(const struct connection_counters *a,
+			    const struct connection_counters *b)
+{
+	return a->slots == b->slots && a->busy == b->busy && a->standbys == b->standbys &&
+	       a->tasks == b->tasks && a->cache_bytes == b->cache_bytes &&
+	       a->cache_hits == b->cache_hits && a->cache_misses == b->cache_misses;
+}
+
 static void send_heartbeat(uv_timer_t *timer)
 {
 	struct runner *r = timer->data;
@@ -180,7 +188,7 @@ static void send_heartbeat(uv_timer_t *timer)
 	now.cache_bytes = cache.bytes;
 	now.cache_hits = cache.hits;
 	now.cache_misses = cache.misses;
-	if (memcmp(&now, &r->told, sizeof(now)) == 0 &&
+	if (nothing_changed(&now, &r->told) &&
 	    clock_monotonic_us() - r->told_us < HEARTBEAT_IDLE_US)
 		return;
 	r->told = now;

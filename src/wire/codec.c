@@ -423,16 +423,16 @@ int codec_get_run_result(const Kiln__RunResult *m, struct task_run_result *r, st
 	return 0;
 }
 
-int codec_get_isolation(const Kiln__Isolation *m, struct task_isolation *i)
+int codec_get_isolation(const Kiln__Isolation *m, struct task_isolation *ret_isolation)
 {
 	if (!m)
 		return 0;
-	i->namespaces = m->namespaces;
-	i->seccomp = m->seccomp;
-	i->landlock = (int)m->landlock;
-	if (get_optional_text(m->level, &i->level) < 0 ||
-	    get_optional_text(m->limits, &i->limits) < 0 ||
-	    get_optional_text(m->standby, &i->standby) < 0)
+	ret_isolation->namespaces = m->namespaces;
+	ret_isolation->seccomp = m->seccomp;
+	ret_isolation->landlock = (int)m->landlock;
+	if (get_optional_text(m->level, &ret_isolation->level) < 0 ||
+	    get_optional_text(m->limits, &ret_isolation->limits) < 0 ||
+	    get_optional_text(m->standby, &ret_isolation->standby) < 0)
 		return -ENOMEM;
 	return 0;
 }
