@@ -21,6 +21,7 @@ libuv1-dev           pc:libuv
 libjansson-dev       pc:jansson
 libsqlite3-dev       pc:sqlite3
 libmicrohttpd-dev    pc:libmicrohttpd
+libhiredis-dev       pc:hiredis
 libyaml-dev          pc:yaml-0.1
 libprotobuf-c-dev    pc:libprotobuf-c
 protobuf-c-compiler  cmd:protoc-c

@@ -7,17 +7,19 @@
  */
 
 #include "bus/bus.h"
+#include "loop/defer.h"
 
 enum { BUS_SUBSCRIBERS_MAX = 8 };
 
 struct bus_ops {
 	const char *scheme;
-	int (*open)(uv_loop_t *loop, const char *url, const char *rest, struct bus **ret_bus,
-		    struct err *e);
-	void (*close)(struct bus *b, void (*closed)(void *ctx), void *ctx);
-	/* Ends with bus_deliver here and in every other process, never from in here. */
+	int (*open)(uv_loop_t *loop, const char *url, struct bus **ret_bus, struct err *e);
+	/* After it, nothing is delivered. */
+	void (*close)(struct bus *b);
+	/* Ends with bus_deliver in every other process. */
 	void (*publish)(struct bus *b, enum bus_topic topic, const struct uuid *id,
 			const void *payload, size_t len);
+	bool (*is_up)(const struct bus *b, struct buf *why); /* NULL: always */
 };
 
 struct bus_subscriber {
@@ -29,9 +31,23 @@ struct bus_subscriber {
 struct bus {
 	const struct bus_ops *ops;
 	struct bus_subscriber subscribers[_BUS_TOPIC_MAX][BUS_SUBSCRIBERS_MAX];
+	struct defer *defer;
+	bus_watch_cb watch;
+	void *watch_ctx;
+
+	bool is_closing;
+	struct deferred closing;
+	void (*closed)(void *ctx);
+	void *closed_ctx;
 };
 
 extern const struct bus_ops bus_local_ops;
+extern const struct bus_ops bus_redis_ops;
+
+int bus_init(struct bus *b, uv_loop_t *loop, struct err *e);
 
 void bus_deliver(struct bus *b, enum bus_topic topic, const struct uuid *id, const void *payload,
 		 size_t len);
+
+/* The last step of close: frees b, which is what malloc gave, and tells closed. */
+void bus_free(struct bus *b);

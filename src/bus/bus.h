@@ -7,9 +7,11 @@
  * guaranteed (rows and leases are the safety net), and never comes from inside bus_publish.
  */
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "base/uuid7.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <uv.h>
 
@@ -27,6 +29,8 @@ enum { BUS_PAYLOAD_MAX = 4096 };
 typedef void (*bus_cb)(void *ctx, enum bus_topic topic, const struct uuid *id, const void *payload,
 		       size_t len);
 
+/* "memory:", or "redis://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]/DB" for all processes that name
+ * the same. */
 int bus_open(uv_loop_t *loop, const char *url, struct bus **ret_bus, struct err *e);
 void bus_close(struct bus *b, void (*closed)(void *ctx), void *ctx);
 
@@ -36,3 +40,11 @@ void bus_unsubscribe(struct bus *b, enum bus_topic topic, bus_cb cb, void *ctx);
 
 void bus_publish(struct bus *b, enum bus_topic topic, const struct uuid *id, const void *payload,
 		 size_t len);
+
+/* Whether other processes are heard, and hear, at the moment. Where not, rows and leases have to be
+ * looked at, and why gets the reason; it may be NULL. */
+bool bus_is_up(const struct bus *b, struct buf *why);
+
+/* Called from the loop each time that changes, or its reason does: for the log. */
+typedef void (*bus_watch_cb)(void *ctx, bool up, const char *text);
+void bus_watch(struct bus *b, bus_watch_cb cb, void *ctx);

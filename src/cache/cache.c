@@ -5,28 +5,31 @@
 #include "observe/metrics.h"
 
 #include <errno.h>
+#include <string.h>
 
 static const struct cache_ops *const implementations[] = {
-	&cache_lru_ops,
+	&cache_memory_ops,
+	&cache_redis_ops,
 };
 
 int cache_open(uv_loop_t *loop, const struct cache_config *cfg, struct cache **ret_cache,
 	       struct err *e)
 {
-	const char *rest;
-
 	for (size_t i = 0; i < ARRAY_SIZE(implementations); i++) {
 		const struct cache_ops *ops = implementations[i];
 		int r;
 
-		if (!url_scheme_is(cfg->url, ops->scheme, &rest))
+		if (!url_scheme_is(cfg->url, ops->scheme, NULL))
 			continue;
-		r = ops->open(loop, cfg, rest, ret_cache, e);
+		r = ops->open(loop, cfg, ret_cache, e);
 		if (r >= 0)
 			(*ret_cache)->ops = ops;
 		return r;
 	}
-	return err_set(e, -EINVAL, "\"%s\" is no cache: known is memory:", cfg->url);
+	/* Only the scheme is told: behind it there may be a password. */
+	return err_set(e, -EINVAL,
+		       "\"%.*s\" is no cache: known are memory: and redis://HOST:PORT/DB",
+		       (int)strcspn(cfg->url, ":/@"), cfg->url);
 }
 
 void cache_close(struct cache *c, void (*closed)(void *ctx), void *ctx)
@@ -50,6 +53,7 @@ void cache_drop(struct cache *c, enum cache_kind kind, const struct uuid *id)
 void cache_get(struct cache *c, struct cache_get *r)
 {
 	r->cache = c;
+	r->call = NULL;
 	list_init(&r->deferred.link);
 	c->ops->get(c, r);
 }
@@ -67,6 +71,17 @@ void cache_answer(struct cache *c, struct cache_get *r, const void *bytes, size_
 		c->stats.misses++;
 	metric_add(METRIC_CACHE_REQUESTS, 1, bytes ? "hit" : "miss");
 	r->done(r, bytes ? 0 : -ENOENT, bytes, len);
+}
+
+bool cache_is_up(const struct cache *c, struct buf *why)
+{
+	return !c->ops->is_up || c->ops->is_up(c, why);
+}
+
+void cache_watch(struct cache *c, cache_watch_cb cb, void *ctx)
+{
+	c->watch = cb;
+	c->watch_ctx = ctx;
 }
 
 void cache_get_stats(const struct cache *c, struct cache_stats *ret_stats)

@@ -6,6 +6,7 @@
  * a miss, an error and a time-out are one and the same to callers, who then ask the store.
  */
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "base/uuid7.h"
 #include "loop/defer.h"
@@ -22,8 +23,8 @@ enum cache_kind {
 };
 
 struct cache_config {
-	const char *url;  /* "memory:" */
-	size_t max_bytes; /* of an embedded cache, overhead included */
+	const char *url;  /* "memory:", "redis://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]/DB" */
+	size_t max_bytes; /* of what this process keeps, overhead included */
 };
 
 int cache_open(uv_loop_t *loop, const struct cache_config *cfg, struct cache **ret_cache,
@@ -43,11 +44,20 @@ struct cache_get {
 	void *ctx;								    /* in */
 	struct cache *cache;
 	struct deferred deferred;
+	void *call; /* the implementation's */
 };
 void cache_get(struct cache *c, struct cache_get *r);
 
 /* No callback comes after this. */
 void cache_cancel(struct cache_get *r);
+
+/* Whether the cache is more than this process' own memory at the moment; nothing depends on it but
+ * what people are told. Where not, why gets the reason; it may be NULL. */
+bool cache_is_up(const struct cache *c, struct buf *why);
+
+/* Called from the loop each time that changes, or its reason does: for the log. */
+typedef void (*cache_watch_cb)(void *ctx, bool up, const char *text);
+void cache_watch(struct cache *c, cache_watch_cb cb, void *ctx);
 
 struct cache_stats {
 	uint64_t hits, misses, evictions;

@@ -95,6 +95,9 @@ static const struct metric_def defs[_METRIC_MAX] = {
 	[METRIC_CACHE_REQUESTS] =
 		COUNTS("kiln_cache_requests_total", "Look-ups in the result cache.", "result"),
 	[METRIC_CACHE_BYTES] = GAUGES("kiln_cache_bytes", "Size of the result cache."),
+	[METRIC_REDIS_UP] = GAUGES("kiln_redis_up", "Whether the connection is in use.", "use"),
+	[METRIC_REDIS_CALLS] =
+		COUNTS("kiln_redis_calls_total", "Commands by how they ended.", "use", "result"),
 	[METRIC_STORE_COMMITS] = COUNTS("kiln_store_commits_total", "Transactions of the store."),
 	[METRIC_STORE_ERRORS] =
 		COUNTS("kiln_store_errors_total", "Requests that the store failed.", "kind"),

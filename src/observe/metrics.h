@@ -37,6 +37,8 @@ enum metric {
 	METRIC_COMPILE_CACHE_REQUESTS,	   /* result (hit, miss) */
 	METRIC_CACHE_REQUESTS,		   /* result (hit, miss) */
 	METRIC_CACHE_BYTES,		   /* gauge */
+	METRIC_REDIS_UP,		   /* use (cache, bus, subscriber); gauge */
+	METRIC_REDIS_CALLS,		   /* use, result */
 	METRIC_STORE_COMMITS,		   /* counter */
 	METRIC_STORE_ERRORS,		   /* kind (full, unavailable, other) */
 	METRIC_LOOP_LAG_SECONDS,	   /* histogram */

@@ -63,6 +63,8 @@ static int setup(void **state)
 	assert_int_equal(uv_loop_init(&f->loop), 0);
 	if (bus_open(&f->loop, bus_backend->fresh(), &f->bus, &e) < 0)
 		fail_msg("%s", e.msg);
+	while (!bus_is_up(f->bus, NULL))
+		(void)uv_run(&f->loop, UV_RUN_ONCE);
 	*state = f;
 	return 0;
 }

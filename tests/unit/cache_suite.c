@@ -23,6 +23,8 @@ int cache_setup(void **state)
 	assert_int_equal(uv_loop_init(&f->loop), 0);
 	if (cache_open(&f->loop, &cfg, &f->cache, &e) < 0)
 		fail_msg("%s", e.msg);
+	while (!cache_is_up(f->cache, NULL))
+		(void)uv_run(&f->loop, UV_RUN_ONCE);
 	*state = f;
 	return 0;
 }
