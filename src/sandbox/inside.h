@@ -88,7 +88,8 @@ uint64_t caps_effective(void);
 _Noreturn void inside_task(const struct inside_plan *plan);
 
 /* files.c. Below the work directory, which must be the current one. */
-int files_unpack(struct archive_reader *archive);
+/* The archive is part of what files_map made of a descriptor. */
+int files_unpack(struct archive_reader *archive, const void *map, int fd);
 /* Copies what matches into output as an archive. Returns 0 or a negative errno with what fitted. */
 int files_collect(int output, const char *const *patterns, uint64_t bytes_max, uint32_t files_max,
 		  uint64_t *ret_bytes, uint32_t *ret_files);

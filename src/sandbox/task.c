@@ -78,7 +78,7 @@ static void unpack_inputs(const int *fds, unsigned int count)
 		if (r == 0 && len > 0)
 			r = archive_open(&archive, data, len);
 		if (r == 0 && len > 0)
-			r = files_unpack(&archive);
+			r = files_unpack(&archive, data, fds[i]);
 		if (r < 0)
 			inside_fail(SANDBOX_STEP_FILES, -r);
 	}
@@ -144,7 +144,7 @@ static _Noreturn void run_job(const struct inside_plan *plan, const struct sandb
 		inside_fail(SANDBOX_STEP_JOB, -r);
 	/* Inputs first: the job's own files win. */
 	unpack_inputs(fds + 1, start->inputs);
-	r = files_unpack(&job.files);
+	r = files_unpack(&job.files, data, fds[0]);
 	if (r < 0)
 		inside_fail(SANDBOX_STEP_FILES, -r);
 	place_descriptors(start, fds + 1 + start->inputs);
