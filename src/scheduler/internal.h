@@ -60,6 +60,7 @@ struct job {
 	enum settle settle;
 	struct runner *runner; /* NULL while waiting, and when it is gone */
 	bool cancel_sent;
+	bool moved; /* a sweep put the row back to queued meanwhile: this attempt counts no more */
 
 	struct task_spec *spec;
 	struct task_result *result;

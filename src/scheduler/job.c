@@ -65,6 +65,7 @@ static void clear_try(struct job *j)
 	j->claim = CLAIM_NONE;
 	j->settle = SETTLE_NONE;
 	j->cancel_sent = false;
+	j->moved = false;
 	j->credit_used = 0;
 	j->next_sequence = 0;
 	j->attempt = 0;

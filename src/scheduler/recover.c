@@ -58,7 +58,13 @@ static void handle_moved(struct scheduler *s, const struct store_ticket *t)
 	uint8_t payload = (uint8_t)t->state;
 
 	if (t->state == TASK_QUEUED) {
-		if (!map_get(&s->jobs, &t->id, sizeof t->id))
+		struct job *j = map_get(&s->jobs, &t->id, sizeof t->id);
+
+		/* Our own, whose lease could not be renewed: it starts over when this attempt is
+		 * through, since its message is with us. */
+		if (j)
+			j->moved = true;
+		else
 			recover_publish(s, t);
 		return;
 	}

@@ -155,6 +155,11 @@ static void on_finished(struct store_req *req, int code)
 		scheduler_retry(j, settle);
 		return;
 	}
+	if (code == -ESTALE && j->moved) {
+		metric_add(METRIC_TASK_DUPLICATES_DROPPED, 1);
+		job_start_over(j);
+		return;
+	}
 	if (code < 0) {
 		metric_add(METRIC_TASK_DUPLICATES_DROPPED, 1);
 		/* Without a claim before, it was cancelled or expired at the last moment. */
@@ -205,7 +210,7 @@ static void on_released(struct store_req *req, int code)
 		scheduler_retry(j, settle);
 		return;
 	}
-	if (code == 0 && j->store_release.state == TASK_QUEUED) {
+	if ((code == 0 && j->store_release.state == TASK_QUEUED) || (code == -ESTALE && j->moved)) {
 		job_start_over(j);
 		return;
 	}
