@@ -393,8 +393,9 @@ static void on_connection(void *cls, struct MHD_Connection *connection, void **c
 		return;
 	if (c->linger && s->linger)
 		http_linger_start(s->linger, c->fd);
-	/* A daemon that was full listens again only when it is run once more. */
-	if (s->n_conns >= s->cfg.connections_max && s->defer)
+	/* A daemon that was full, or out of descriptors, listens again only when it is run once
+	 * more. */
+	if (s->defer)
 		defer_call(s->defer, &s->run);
 	list_unlink(&c->link);
 	if (!--s->n_conns && !s->closing)

@@ -3,6 +3,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -241,6 +242,45 @@ def test_full_disk_is_503_and_passes_by_itself(make_server, small_disk):
     assert server.run("bash", "echo again")["stdout"] == "again\n"
     for i in accepted:
         assert server.wait(i)["outcome"] == "ok"
+
+
+def test_full_disk_for_longer_than_a_lease(make_server, small_disk):
+    """Neither results nor leases can be written: what ran meanwhile is run again, and not forgotten."""
+    server = make_server(start=False, slots=4, config={"lease_ms": 6000})
+    at = server.argv.index("--data-dir") + 1
+    server.data = server.argv[at] = os.path.join(small_disk, "data")
+    server.start()
+    ids = load(server, 4, 1.5)
+    for i in ids:
+        server.until_running(i)
+    ballast = os.path.join(small_disk, "ballast")
+    with open(ballast, "wb", buffering=0) as f:
+        try:
+            while True:
+                f.write(bytes(65536))
+        except OSError:
+            pass
+    padding = "#" * 400_000
+    wait_until(lambda: server.post("/submit", {"language": "bash", "code": padding}).status == 503,
+               what="a full disk")
+    time.sleep(8)
+    os.unlink(ballast)
+    expect_all_done(server, ids)
+
+
+def test_clients_that_take_all_descriptors(make_server):
+    server = make_server(start=False, slots=1)
+    server.argv = ["prlimit", "--nofile=100", *server.argv]
+    server.start()
+    clients = []
+    for _ in range(150):
+        clients.append(socket.create_connection(("127.0.0.1", server.port)))
+        clients[-1].sendall(b"GET /hea")
+    time.sleep(0.5)
+    for c in clients:
+        c.close()
+    assert server.get("/healthz", timeout=10).status == 200
+    assert server.run("bash", "echo on")["stdout"] == "on\n"
 
 
 def test_retention_removes_finished_tasks_only(make_server):
