@@ -42,45 +42,73 @@ static int raise_loopback(void)
 	return ioctl(s, SIOCSIFFLAGS, &r) < 0 ? -errno : 0;
 }
 
-/* Reads all counters one after another. Of the last only the first line is of this namespace. */
-static int read_counters(const struct netpool_entry *entry, char *buf, size_t size)
+/* Reads one file whole. Of the last only the first line is of this namespace. */
+static int read_counter(const struct netpool_entry *entry, size_t i,
+			char buf[static NETPOOL_TEXT_MAX])
 {
-	const char *last = buf;
 	size_t used = 0;
+	ssize_t n = 1;
 
-	for (size_t i = 0; i < ARRAY_SIZE(entry->counters); i++) {
-		off_t at = 0;
-		ssize_t n = 1;
-
-		/* A kernel without IPv6 has no files of it. */
-		while (entry->counters[i] >= 0 && n > 0 && used < size) {
-			n = pread(entry->counters[i], buf + used, size - used, at);
-			if (n < 0)
-				return -errno;
-			at += n;
-			used += (size_t)n;
-			last = buf + used - at;
-		}
+	/* A kernel without IPv6 has no files of it. */
+	while (entry->counters[i] >= 0 && n > 0 && used < NETPOOL_TEXT_MAX - 1) {
+		n = pread(entry->counters[i], buf + used, NETPOOL_TEXT_MAX - 1 - used, (off_t)used);
+		if (n < 0)
+			return -errno;
+		used += (size_t)n;
 	}
-	if (used == size)
-		return -EOVERFLOW;
 	buf[used] = 0;
-	return (int)(last - buf) + (int)strcspn(last, "\n");
+	if (used == NETPOOL_TEXT_MAX - 1)
+		return -EOVERFLOW;
+	return (int)(i == NETPOOL_COUNTERS - 1 ? strcspn(buf, "\n") : used);
+}
+
+/* Whether all read as they did when it was made. File by file: each page of stack that is used here
+ * must be copied first, since a box was forked meanwhile. */
+static bool is_as_new(const struct netpool_entry *entry)
+{
+	char buf[NETPOOL_TEXT_MAX];
+
+	for (size_t i = 0; i < NETPOOL_COUNTERS; i++) {
+		int n = entry->first[i] ? read_counter(entry, i, buf) : -1;
+
+		if (n < 0 || (size_t)n != entry->first_len[i] ||
+		    memcmp(buf, entry->first[i], entry->first_len[i]) != 0)
+			return false;
+	}
+	return true;
+}
+
+/* Without all of them it will not be used again. */
+static void remember(struct netpool_entry *entry)
+{
+	char buf[NETPOOL_TEXT_MAX];
+
+	for (size_t i = 0; i < NETPOOL_COUNTERS; i++) {
+		int n = read_counter(entry, i, buf);
+
+		if (n < 0)
+			return;
+		entry->first[i] = malloc((size_t)n + 1);
+		if (!entry->first[i])
+			return;
+		memcpy(entry->first[i], buf, (size_t)n);
+		entry->first_len[i] = (size_t)n;
+	}
 }
 
 static void discard(struct netpool_entry *entry)
 {
 	cleanup_close(&entry->fd);
-	for (size_t i = 0; i < ARRAY_SIZE(entry->counters); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(entry->counters); i++) {
 		cleanup_close(&entry->counters[i]);
-	free(TAKE_PTR(entry->first));
+		free(TAKE_PTR(entry->first[i]));
+	}
 	entry->busy = false;
 }
 
 /* Leaves this thread in the new namespace. */
 static int make(struct netpool *p, struct netpool_entry *entry)
 {
-	char buf[NETPOOL_TEXT_MAX];
 	int r;
 
 	*entry = (struct netpool_entry){.fd = -EBADF};
@@ -99,13 +127,7 @@ static int make(struct netpool *p, struct netpool_entry *entry)
 		return 0;
 	for (size_t i = 0; i < ARRAY_SIZE(entry->counters); i++)
 		entry->counters[i] = openat(p->proc_fd, counter_files[i], O_RDONLY | O_CLOEXEC);
-	r = read_counters(entry, buf, sizeof(buf));
-	if (r > 0) {
-		entry->first = malloc((size_t)r);
-		if (entry->first)
-			memcpy(entry->first, buf, (size_t)r);
-		entry->first_len = (size_t)r;
-	}
+	remember(entry);
 	return 0;
 }
 
@@ -146,11 +168,8 @@ int netpool_leave(struct netpool *p)
 void netpool_put(struct netpool *p, int index)
 {
 	struct netpool_entry *entry = &p->entries[index];
-	char buf[NETPOOL_TEXT_MAX];
-	int n = entry->first ? read_counters(entry, buf, sizeof(buf)) : -1;
 
 	entry->busy = false;
-	if (n < 0 || (size_t)n != entry->first_len ||
-	    memcmp(buf, entry->first, entry->first_len) != 0)
+	if (!is_as_new(entry))
 		discard(entry);
 }

@@ -14,7 +14,7 @@
 
 #include <stdbool.h>
 
-enum { NETPOOL_COUNTERS = 5, NETPOOL_TEXT_MAX = 16384 };
+enum { NETPOOL_COUNTERS = 5, NETPOOL_TEXT_MAX = 4096 };
 
 struct netpool {
 	int home;
@@ -24,8 +24,8 @@ struct netpool {
 		int fd;
 		bool busy;
 		int counters[NETPOOL_COUNTERS];
-		char *first; /* what they read when it was made */
-		size_t first_len;
+		char *first[NETPOOL_COUNTERS]; /* what they read when it was made */
+		size_t first_len[NETPOOL_COUNTERS];
 	} entries[SANDBOX_BOXES_MAX];
 	uint64_t made, reused;
 };

@@ -99,9 +99,10 @@ static void refuse(struct spawner *s, const struct sandbox_header *h, int error,
 	union sandbox_event event = {
 		.error = {.request = h->type, .error = error < 0 ? -error : error}};
 	struct box named = {.index = h->box, .cookie = h->cookie};
+	size_t len;
 
-	(void)snprintf(event.error.message, sizeof(event.error.message), "%.*s",
-		       (int)sizeof(event.error.message) - 1, why);
+	len = strnlen(why, sizeof(event.error.message) - 1);
+	memcpy(event.error.message, why, len);
 	spawner_send(s, &event, sizeof(event.error), SANDBOX_REPLY_ERROR, &named);
 }
 
@@ -168,8 +169,7 @@ static int try_namespaces(bool *ret_proc, struct err *e)
 	if (pid < 0)
 		return err_errno(e, -errno, "could not make namespaces (see `kiln-sandbox probe`)");
 	if (pid == 0)
-		_exit(mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) <
-		      0);
+		_exit(mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0);
 	if (waitpid(pid, &status, 0) < 0)
 		return err_errno(e, -errno, "could not wait for a child");
 	*ret_proc = status == 0;
