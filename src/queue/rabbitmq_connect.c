@@ -5,7 +5,7 @@
 
 #include <amqp_tcp_socket.h>
 #include <errno.h>
-#include <fcntl.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -108,8 +108,8 @@ static void set_socket(int fd)
 {
 	int size = SEND_BUFFER_BYTES, on = 1, ms = USER_TIMEOUT_MS;
 
-	(void)fcntl(fd, F_SETFD, FD_CLOEXEC);
 	(void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof ms);
 }
@@ -167,31 +167,60 @@ static int login(const struct rabbit_url *url, const char *role, struct rabbit_c
 	return reply.reply_type == AMQP_RESPONSE_NORMAL ? 0 : refused(url, &reply, e);
 }
 
+/* To one address, with a time-out. The fd, or a negative errno. */
+static int connect_to(const struct addrinfo *to)
+{
+	AUTO_FD int fd = socket(to->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct pollfd p = {.fd = fd, .events = POLLOUT};
+	socklen_t len = sizeof(int);
+	int reason = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (connect(fd, to->ai_addr, to->ai_addrlen) == 0)
+		return TAKE_FD(fd);
+	if (errno != EINPROGRESS)
+		return -errno;
+	if (poll(&p, 1, RABBIT_CONNECT_MS) <= 0)
+		return -ETIMEDOUT;
+	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &reason, &len) < 0)
+		return -errno;
+	return reason ? -reason : TAKE_FD(fd);
+}
+
+/* The library's own way to connect does not tell why it could not. */
+static int connect_host(const char *host, int port, struct err *e)
+{
+	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
+	struct addrinfo *list = NULL;
+	int r = -EHOSTUNREACH, problem;
+	char service[8];
+
+	(void)snprintf(service, sizeof service, "%d", port);
+	problem = getaddrinfo(host, service, &hints, &list);
+	if (problem)
+		return err_set(e, -ENOTCONN, "%s", gai_strerror(problem));
+	for (const struct addrinfo *to = list; to && r < 0; to = to->ai_next)
+		r = connect_to(to);
+	freeaddrinfo(list);
+	return r < 0 ? err_set(e, -ENOTCONN, "%s", err_text(r)) : r;
+}
+
 static int open_socket(const struct rabbit_url *url, size_t host, struct rabbit_conn *c,
 		       struct err *e)
 {
-	const struct timeval connect_time = {.tv_sec = RABBIT_CONNECT_MS / 1000};
 	const struct timeval rpc_time = {.tv_sec = RABBIT_RPC_MS / 1000};
 	amqp_socket_t *s;
-	int status;
 
 	c->c = amqp_new_connection();
 	s = c->c ? amqp_tcp_socket_new(c->c) : NULL;
 	if (!s)
 		return err_set(e, -ENOMEM, "out of memory");
-	errno = 0;
-	status = amqp_socket_open_noblock(s, url->hosts[host].name, url->hosts[host].port,
-					  &connect_time);
-	if (status < 0) {
-		/* The library's own word for a refused connection says nothing. */
-		int reason = errno;
-
-		if (status == AMQP_STATUS_SOCKET_ERROR && reason)
-			return err_set(e, -ENOTCONN, "%s", err_text(reason));
-		return rabbit_status(status, e);
-	}
-	c->fd = amqp_get_sockfd(c->c);
+	c->fd = connect_host(url->hosts[host].name, url->hosts[host].port, e);
+	if (c->fd < 0)
+		return c->fd;
 	set_socket(c->fd);
+	amqp_tcp_socket_set_sockfd(s, c->fd); /* which now owns it */
 	if (amqp_set_rpc_timeout(c->c, &rpc_time) < 0 ||
 	    amqp_set_handshake_timeout(c->c, &rpc_time) < 0)
 		return err_set(e, -EINVAL, "the library takes no time-outs");

@@ -27,7 +27,7 @@ int rabbit_write(struct rabbit_conn *c, const struct rabbit_url *url, const char
 			  AMQP_BASIC_CONTENT_TYPE_FLAG,
 		.delivery_mode = AMQP_DELIVERY_PERSISTENT,
 		.content_type = amqp_cstring_bytes(content_type),
-		.message_id = amqp_cstring_bytes(id),
+		.message_id = {.len = UUID_TEXT_MAX - 1, .bytes = id},
 		.headers = {.num_entries = 1, .entries = &trace},
 	};
 	struct buf body;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/*
- * The suite of all queues over a real RabbitMQ, each test with names of its own there, and what is
- * particular to it: refusals, foreign messages, queues that vanish, connections that break.
+/* The suite of all queues over a real RabbitMQ, each test with names of its own there, and faults.
  */
 
 #include "queue_suite.h"
+#include "rabbitmq_faults.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,15 +19,14 @@ static const char *base_url;
 static char url[1024];
 static unsigned n_fresh;
 
-static const char *fresh(void)
+const char *rabbitmq_fresh(void)
 {
 	(void)snprintf(url, sizeof url, "%s%cprefix=t%d_%u", base_url,
 		       strchr(base_url, '?') ? '&' : '?', (int)getpid(), ++n_fresh);
 	return url;
 }
 
-/* A connection of the test's own, beside the queue's. */
-static struct rabbit_conn side_open(const char *to, struct rabbit_url *ret_url)
+struct rabbit_conn rabbitmq_side(const char *to, struct rabbit_url *ret_url)
 {
 	struct rabbit_conn c = {.fd = -1};
 	struct err e = {""};
@@ -47,14 +46,18 @@ static void delete_queue(struct rabbit_conn *c, const struct rabbit_url *u, cons
 	(void)rabbit_reply(c, 1, NULL);
 }
 
-static void drop(void)
+void rabbitmq_drop(void)
 {
 	static const char *const queues[] = {"python.high", "python.normal", "python.low", "c.high",
 					     "c.normal",    "c.low",	     "dead"};
 	static const char *const exchanges[] = {"tasks", "dead"};
-	struct rabbit_url u;
-	struct rabbit_conn c = side_open(url, &u);
 	char name[RABBIT_NAME_MAX];
+	struct rabbit_url u;
+	struct rabbit_conn c;
+
+	if (!url[0])
+		return; /* nothing was made */
+	c = rabbitmq_side(url, &u);
 
 	for (size_t i = 0; i < ARRAY_SIZE(queues); i++)
 		delete_queue(&c, &u, queues[i]);
@@ -64,18 +67,26 @@ static void drop(void)
 		(void)rabbit_reply(&c, 1, NULL);
 	}
 	rabbit_disconnect(&c, true);
+	url[0] = '\0';
 }
 
-static const struct queue_backend backend = {.fresh = fresh, .drop = drop, .settle_ms = 100};
+static const struct queue_backend backend = {
+	.fresh = rabbitmq_fresh, .drop = rabbitmq_drop, .settle_ms = 100};
 
 int main(void)
 {
+	struct CMUnitTest all[64];
+
 	base_url = getenv("KILN_TEST_RABBITMQ_URL");
 	if (!base_url || !*base_url) {
 		(void)printf("1..0 # SKIP KILN_TEST_RABBITMQ_URL is not set (tools/stack.sh)\n");
 		return 0;
 	}
 	queue_backend = &backend;
-	return _cmocka_run_group_tests("queue at RabbitMQ", queue_suite, queue_suite_count, NULL,
-				       NULL);
+	/* One group: TAP has one plan. */
+	assert(queue_suite_count + rabbitmq_faults_count <= ARRAY_SIZE(all));
+	memcpy(all, queue_suite, queue_suite_count * sizeof *all);
+	memcpy(all + queue_suite_count, rabbitmq_faults, rabbitmq_faults_count * sizeof *all);
+	return _cmocka_run_group_tests("queue at RabbitMQ", all,
+				       queue_suite_count + rabbitmq_faults_count, NULL, NULL);
 }
