@@ -211,7 +211,8 @@ int client_call(struct client *c, const char *method, const char *path, const ch
 	return code == CURLE_OK ? 0 : tell(c, code, e);
 }
 
-/* RFC 9457: "title: detail", and near names where the server tells some. */
+/* RFC 9457: what the server says of this case, else of all such, and a near name where it tells
+ * one. */
 static int tell_problem(const struct client *c, long status, const json_t *problem, struct err *e)
 {
 	const char *title = json_string_value(json_object_get(problem, "title"));
@@ -225,9 +226,8 @@ static int tell_problem(const struct client *c, long status, const json_t *probl
 	if (status == 401)
 		return err_set(e, -EACCES, "%s (name a key with --key-file or KILN_API_KEY)",
 			       detail ? detail : title);
-	return err_set(e, -EPROTO, "%s%s%s%s%s%s", title ? title : "", title && detail ? ": " : "",
-		       detail ? detail : "", first ? " (did you mean \"" : "", first ? first : "",
-		       first ? "\"?)" : "");
+	return err_set(e, -EPROTO, "%s%s%s%s", detail ? detail : title,
+		       first ? " (did you mean \"" : "", first ? first : "", first ? "\"?)" : "");
 }
 
 int client_json(struct client *c, const char *method, const char *path, const char *body,

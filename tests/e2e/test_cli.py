@@ -103,6 +103,11 @@ def test_submit_result_cancel(cli, server, scratch):
     assert json.loads(done.stdout)["status"] == "cancelled", done
 
 
+def test_refusal_is_said_once(cli, server):
+    done = cli("result", "00000000-0000-7000-8000-000000000000")
+    assert (done.returncode, done.stderr) == (1, "kiln: there is no such task\n"), done
+
+
 def test_languages(cli, server):
     done = cli("languages", server=server)
     assert done.returncode == 0, done
