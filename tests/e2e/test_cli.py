@@ -104,7 +104,7 @@ def test_submit_result_cancel(cli, server, scratch):
 
 
 def test_refusal_is_said_once(cli, server):
-    done = cli("result", "00000000-0000-7000-8000-000000000000")
+    done = cli("result", "00000000-0000-7000-8000-000000000000", server=server)
     assert (done.returncode, done.stderr) == (1, "kiln: there is no such task\n"), done
 
 
