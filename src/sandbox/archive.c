@@ -346,7 +346,7 @@ int job_write(const struct job_spec *spec, const struct archive_entry *files, si
 	if (r < 0)
 		return r;
 	r = writer_start(&w, e);
-	if (r < 0)
+	if (r < 0 || !w) /* gcc 12 cannot see that these are one */
 		return r;
 	r = put(w, &head, sizeof(head));
 	if (r == 0)
