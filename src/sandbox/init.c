@@ -91,9 +91,10 @@ static void take_socket(const struct leaf *leaf, int sock)
 	/* The spawner's standard input is the null device. */
 	if (dup2(0, 1) < 0 || dup2(0, 2) < 0)
 		_exit(127);
+	/* First, while the group's descriptors are what they were: INSIDE_FD may be one of them. */
+	r = leaf_enter(leaf);
 	if (sock != INSIDE_FD && dup3(sock, INSIDE_FD, O_CLOEXEC) < 0)
 		_exit(127);
-	r = leaf_enter(leaf);
 	if (r < 0)
 		inside_fail(SANDBOX_STEP_CGROUP, -r);
 	/* The spawner's descriptors end here, before anything else happens. */
