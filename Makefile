@@ -19,7 +19,7 @@ MESON_FUZZ    = --werror --buildtype=debugoptimized -Db_sanitize=address,undefin
 	-Dc_args=-fsanitize=fuzzer-no-link
 
 .DEFAULT_GOAL := help
-.PHONY: help deps run build build-asan build-fuzz test test-quick test-e2e stack stack-down bench fuzz check \
+.PHONY: help deps run build build-asan build-fuzz test test-quick test-e2e test-stack stack stack-down bench fuzz check \
 	reports format install clean
 
 help: ## this list
@@ -70,6 +70,9 @@ stack: ## PostgreSQL, RabbitMQ and Redis on loopback, for tests: installs, start
 
 stack-down: ## stops exactly those
 	@tools/stack.sh down
+
+test-stack: ## the tests that need the stack: brings it up, runs them, takes it down
+	@$(PYTHON) tools/test.py stack
 
 bench: build ## latency, throughput and cost, beside the bare floor of this machine
 	@$(PYTHON) bench/run.py --build $(BUILD) $(ARGS)

@@ -4,6 +4,7 @@
 
     tools/test.py all        everything, as CI does; the last line is "N passed, N failed, N skipped"
     tools/test.py quick      unit, sandbox and integration tests on the sanitized build
+    tools/test.py stack      tests that need PostgreSQL, RabbitMQ and Redis, which it starts
     tools/test.py check      formatting, banned functions, header boundaries, scripts, clang-tidy
     tools/test.py fuzz       every fuzz target for --seconds
     tools/test.py reports    gcc -fanalyzer, clang's analyzer and cppcheck; never fails
@@ -13,6 +14,7 @@ With CI=true a skipped test is a failed run: CI must not lose a test without any
 
 import argparse
 import concurrent.futures
+import contextlib
 import glob
 import json
 import os
@@ -97,7 +99,31 @@ def build(tally, name, directory):
     return ok
 
 
-def meson_tests(tally, directory, suites=()):
+@contextlib.contextmanager
+def stack():
+    """Servers of our own while the tests run, beside those of "make stack": tests kill them."""
+    env = os.environ | {"KILN_STACK_DIR": os.path.join(ROOT, ASAN, "stack"),
+                        "KILN_STACK_PORT": "27150"}
+    up = call(["tools/stack.sh", "up"], env=env, stdout=subprocess.PIPE, text=True)
+    names = []
+    try:
+        if up.returncode != 0:
+            raise RuntimeError("the stack did not start")
+        for line in up.stdout.splitlines():
+            name, _, value = line.partition("=")
+            names.append(name)
+            os.environ[name] = value
+        for name in ("KILN_STACK_DIR", "KILN_STACK_PORT"):
+            names.append(name)
+            os.environ[name] = env[name]
+        yield
+    finally:
+        for name in names:
+            os.environ.pop(name, None)
+        call(["tools/stack.sh", "down"], env=env)
+
+
+def meson_tests(tally, directory, suites=(), without=()):
     title = f"meson {directory}" + (f" ({', '.join(suites)})" if suites else "")
     heading(title)
     start = time.monotonic()
@@ -108,6 +134,8 @@ def meson_tests(tally, directory, suites=()):
             "--num-processes", JOBS]
     for suite in suites:
         argv += ["--suite", suite]
+    for suite in without:
+        argv += ["--no-suite", suite]
     code = call(argv, env=os.environ | SANITIZER_ENV).returncode
     try:
         passed, failed, skipped = read_junit(log)
@@ -135,6 +163,15 @@ def pytest(tally, directory, tests="tests/e2e", python=PYTHON):
     if code != 0 and not failed:
         failed = [f"pytest ended with {code}"]
     tally.add(title, passed, failed, skipped, time.monotonic() - start)
+
+
+def stack_tests(tally):
+    heading("start PostgreSQL, RabbitMQ and Redis")
+    try:
+        with stack():
+            meson_tests(tally, ASAN, ["stack"])
+    except RuntimeError as e:
+        tally.add("stack", 0, [str(e)], [], 0)
 
 
 def same_text(path, text):
@@ -334,7 +371,8 @@ def reports(names=tuple(REPORTS)):
 def run_all(tally, seconds):
     built = build(tally, "build-asan", ASAN)
     if built:
-        meson_tests(tally, ASAN)
+        meson_tests(tally, ASAN, without=["stack"])
+        stack_tests(tally)
         pytest(tally, ASAN, "tests/integration")
         pytest(tally, ASAN)
     if build(tally, "build", RELEASE):
@@ -352,7 +390,7 @@ def run_all(tally, seconds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["all", "quick", "check", "fuzz", "reports"])
+    parser.add_argument("what", choices=["all", "quick", "stack", "check", "fuzz", "reports"])
     parser.add_argument("--seconds", type=int, default=10, help="for each fuzz target")
     args = parser.parse_args()
     tally = Tally()
@@ -363,8 +401,11 @@ def main():
         run_all(tally, args.seconds)
     elif args.what == "quick":
         if build(tally, "build-asan", ASAN):
-            meson_tests(tally, ASAN)
+            meson_tests(tally, ASAN, without=["stack"])
             pytest(tally, ASAN, "tests/integration")
+    elif args.what == "stack":
+        if build(tally, "build-asan", ASAN):
+            stack_tests(tally)
     elif args.what == "check":
         if build(tally, "build-fuzz", FUZZ):
             check(tally)

@@ -16,6 +16,8 @@ static const struct command commands[] = {
 	 cmd_languages},
 	{"doctor", "tell what this host offers and what is missing", cmd_doctor_usage, cmd_doctor},
 	{"keys", "add, list and revoke API keys", cmd_keys_usage, cmd_keys},
+	{"migrate", "bring the schema of a PostgreSQL store up to date", cmd_migrate_usage,
+	 cmd_migrate},
 	{"config", "print the configuration in force", cmd_config_usage, cmd_config},
 };
 

@@ -206,10 +206,17 @@ void pg_conn_connect(struct pg_conn *c)
 static bool send_greeting(struct pg_conn *c)
 {
 	static const char *const settings[] = {
-		/* Less than ANSWER_MS: the server gives up first, and says so. */
-		"SELECT set_config('statement_timeout', '10000', false)",
+		/* Less than ANSWER_MS: the server gives up first, and says so. The URL or the role
+		 * may set another one. */
+		("SELECT set_config('statement_timeout', '10000', false)"
+		 " WHERE current_setting('statement_timeout') = '0'"),
 		"SELECT set_config('idle_in_transaction_session_timeout', '20000', false)",
 		"SELECT set_config('client_min_messages', 'error', false)",
+		/* Planning costs more than any of these statements; and since a plan may be made
+		 * while a table is empty, it must not rest on that. */
+		"SELECT set_config('plan_cache_mode', 'force_generic_plan', false)",
+		"SELECT set_config('enable_seqscan', 'off', false)",
+		"SELECT set_config('jit', 'off', false)",
 	};
 	bool ok = PQsetnonblocking(c->pg, 1) == 0 && PQenterPipelineMode(c->pg);
 

@@ -66,14 +66,6 @@ static const struct migration {
 	    " autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);"
 	    "CREATE INDEX live_deadline ON live (deadline) WHERE state = 0 AND deadline > 0;"
 	    "CREATE INDEX live_owner ON live (owner) WHERE state = 1;"
-	    "CREATE TABLE outbox ("
-	    " id uuid NOT NULL PRIMARY KEY,"
-	    " tenant text NOT NULL,"
-	    " language text NOT NULL,"
-	    " class smallint NOT NULL,"
-	    " since bigint NOT NULL"
-	    ") WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.05,"
-	    " autovacuum_vacuum_cost_delay = 0);"
 	    "CREATE TABLE idempotency ("
 	    " tenant text NOT NULL,"
 	    " key text NOT NULL,"
@@ -125,6 +117,15 @@ static const struct migration {
 	    "  DELETE FROM idempotency WHERE task >= kiln_day_floor(d)"
 	    "   AND task < kiln_day_floor(d + 1);"
 	    " END $$;"},
+	/* What became queued and is not known to be in the broker yet. */
+	{2, "CREATE TABLE outbox ("
+	    " id uuid NOT NULL PRIMARY KEY,"
+	    " tenant text NOT NULL,"
+	    " language text NOT NULL,"
+	    " class smallint NOT NULL,"
+	    " since bigint NOT NULL"
+	    ") WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.05,"
+	    " autovacuum_vacuum_cost_delay = 0);"},
 };
 
 enum {

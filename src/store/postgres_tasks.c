@@ -342,6 +342,7 @@ static int read_prune(struct store_req *req, const PGresult *res)
 	struct store_prune *r = container_of(req, struct store_prune, req);
 
 	r->n = (size_t)pg_number(res, 0, 0);
+	pg_days_drop_before(&container_of(req->store, struct pg_store, base)->days, r->before_us);
 	return 0;
 }
 
