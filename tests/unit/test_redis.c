@@ -11,10 +11,13 @@
 #include "redis/redis.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-enum { CALL_MS = 20, LATE_MS = 15 }; /* what a loaded machine may add */
+/* More than the cache's: both ends are on one loop, on a machine that may be loaded. */
+enum { CALL_MS = 60, CACHE_CALL_MS = 20, LATE_MS = 200 };
 
 /* ---- addresses ---- */
 
@@ -374,16 +377,28 @@ static void second_host_is_tried_at_once(void **state)
 {
 	struct fixture *f = *state;
 	struct fake_redis other = {0};
+	int64_t fastest_us = INT64_MAX;
 	char url[160];
-	int64_t start_us = clock_monotonic_us();
 
 	fake_redis_start(&other, &f->loop);
 	fake_redis_stop(&other);
 	(void)snprintf(url, sizeof url, "%.*s,%s", (int)strlen(other.url) - 2, other.url,
 		       f->fake.url + strlen("redis://"));
-	open_url(f, url, NULL);
-	expect_up(f);
-	assert_true(clock_monotonic_us() - start_us < 40000);
+	for (int i = 0; i < 5; i++) {
+		int64_t start_us = clock_monotonic_us();
+
+		f->changes = 0;
+		open_url(f, url, NULL);
+		expect_up(f);
+		start_us = clock_monotonic_us() - start_us;
+		fastest_us = start_us < fastest_us ? start_us : fastest_us;
+		f->closed = false;
+		redis_close(f->redis, loop_on_closed, &f->closed);
+		loop_run_until(&f->loop, &f->closed);
+	}
+	f->redis = NULL;
+	/* Less than the shortest wait. */
+	assert_in_range(fastest_us, 0, 40000);
 }
 
 /* Each is what comes in answer to SELECT. */
@@ -401,7 +416,7 @@ static void greeting_gone_wrong_is_told(void **state)
 		{"$-1\r\n", "does not answer as a Redis does"},
 		{"HTTP/1.1 400 Bad Request\r\n\r\n", "sent what no Redis sends"},
 		{"*2147483647\r\n", "sent what no Redis sends"},
-		{"$3000000000\r\n", "gave no answer within 20 ms"},
+		{"$3000000000\r\n", "gave no answer within 60 ms"},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -524,6 +539,7 @@ static void error_is_a_reply(void **state)
 static void silence_opens_the_breaker_and_a_probe_closes_it(void **state)
 {
 	struct fixture *f = *state;
+	int64_t fastest_us = INT64_MAX;
 	struct asking a;
 
 	open_url(f, f->fake.url, NULL);
@@ -534,8 +550,10 @@ static void silence_opens_the_breaker_and_a_probe_closes_it(void **state)
 		loop_run_until(&f->loop, &a.done);
 		assert_false(a.answered);
 		assert_in_range(a.took_us, CALL_MS * 1000, (CALL_MS + LATE_MS) * 1000);
+		fastest_us = a.took_us < fastest_us ? a.took_us : fastest_us;
 	}
-	expect_down(f, "left 3 requests in a row without an answer for 20 ms");
+	assert_in_range(fastest_us, 0, (CALL_MS + 20) * 1000);
+	expect_down(f, "left 3 requests in a row without an answer for 60 ms");
 	assert_int_equal(start_asking(f, &a), -ENOTCONN);
 	run_for_ms(f, 300);
 	assert_int_equal(start_asking(f, &a), -ENOTCONN);
@@ -554,16 +572,16 @@ static void late_answer_goes_to_nobody_else(void **state)
 	open_url(f, f->fake.url, NULL);
 	expect_up(f);
 	f->fake.special[0] = (struct fake_answer){"GET", ":1\r\n", 4};
-	f->fake.delay_ms = 40;
+	f->fake.delay_ms = 2 * CALL_MS;
 	assert_int_equal(start_asking(f, &a), 0);
 	loop_run_until(&f->loop, &a.done);
 	assert_false(a.answered);
 	f->changes = 0;
 	f->fake.special[0].bytes = "+2\r\n";
-	f->fake.delay_ms = 25; /* behind the late one, in time for its own */
-	run_for_ms(f, 10);
+	f->fake.delay_ms = CALL_MS + CALL_MS / 3; /* behind that of the first */
+	run_for_ms(f, CALL_MS / 3);
 	assert_int_equal(start_asking(f, &b), 0);
-	run_for_ms(f, 60);
+	run_for_ms(f, 3 * CALL_MS);
 	assert_true(b.done);
 	assert_true(redis_is_up(f->redis));
 	f->fake.delay_ms = 0;
@@ -579,12 +597,12 @@ static void slow_server_stays_out_of_use(void **state)
 {
 	struct fixture *f = *state;
 
-	f->fake.delay_ms = 60;
+	f->fake.delay_ms = 2 * CALL_MS;
 	open_url(f, f->fake.url, NULL);
-	expect_down(f, "gave no answer within 20 ms");
+	expect_down(f, "gave no answer within 60 ms");
 	run_for_ms(f, 700);
 	assert_int_equal(f->changes, 1);
-	assert_in_range(f->fake.accepted, 3, 8);
+	assert_in_range(f->fake.accepted, 2, 8);
 }
 
 static void busy_loop_is_not_taken_for_a_slow_server(void **state)
@@ -604,7 +622,7 @@ static void busy_loop_is_not_taken_for_a_slow_server(void **state)
 			(void)uv_run(&f->loop, UV_RUN_NOWAIT);
 		if (a[i].done)
 			continue;
-		for (int nap_ms = 0; nap_ms < 40; nap_ms += 5)
+		for (int nap_ms = 0; nap_ms < 2 * CALL_MS; nap_ms += 5)
 			(void)nanosleep(&nap, NULL);
 	}
 	for (int i = 0; i < 8; i++) {
@@ -717,12 +735,16 @@ static void cancelled_call_is_never_told(void **state)
 	assert_false(a.done);
 }
 
+/* A label of 64 bytes, which no resolver asks anybody for. */
 static void unresolvable_name_is_told(void **state)
 {
 	struct fixture *f = *state;
 
-	open_url(f, "redis://no-such-host.invalid:6379/0", NULL);
-	expect_down(f, "could not resolve no-such-host.invalid:6379");
+	open_url(f,
+		 "redis://"
+		 "a234567890123456789012345678901234567890123456789012345678901234.invalid",
+		 NULL);
+	expect_down(f, "could not resolve a234567890");
 }
 
 static void name_is_resolved(void **state)
@@ -738,6 +760,7 @@ static void name_is_resolved(void **state)
 
 static void close_in_every_state_ends(void **state)
 {
+	const struct timespec nap = {.tv_nsec = 200000};
 	struct fixture *f = *state;
 
 	for (int i = 0; i < 36; i++) {
@@ -747,8 +770,10 @@ static void close_in_every_state_ends(void **state)
 		f->changes = 0;
 		f->fake.silent = i % 3 == 1;
 		open_url(f, f->fake.url, NULL);
-		for (int turn = 0; turn < i / 3; turn++)
-			(void)uv_run(&f->loop, UV_RUN_ONCE);
+		for (int turn = 0; turn < i / 3; turn++) {
+			(void)uv_run(&f->loop, UV_RUN_NOWAIT);
+			(void)nanosleep(&nap, NULL);
+		}
 		if (i % 3 == 2)
 			f->fake.silent = true;
 		asked = start_asking(f, &a) == 0;
@@ -797,6 +822,7 @@ static void ask_cache(struct fixture *f, struct asking *a)
 static void cache_of_a_silent_server_misses_late_then_at_once(void **state)
 {
 	struct fixture *f = *state;
+	int64_t fastest_us = INT64_MAX;
 	struct buf why;
 	struct asking a;
 
@@ -805,13 +831,18 @@ static void cache_of_a_silent_server_misses_late_then_at_once(void **state)
 	for (int i = 0; i < 3; i++) {
 		ask_cache(f, &a);
 		assert_false(a.answered);
-		assert_in_range(a.took_us, CALL_MS * 1000, (CALL_MS + LATE_MS) * 1000);
+		assert_in_range(a.took_us, CACHE_CALL_MS * 1000, (CACHE_CALL_MS + LATE_MS) * 1000);
+		fastest_us = a.took_us < fastest_us ? a.took_us : fastest_us;
 	}
+	assert_in_range(fastest_us, 0, 2 * CACHE_CALL_MS * 1000);
+	fastest_us = INT64_MAX;
 	for (int i = 0; i < 10; i++) {
 		ask_cache(f, &a);
 		assert_false(a.answered);
 		assert_in_range(a.took_us, 0, LATE_MS * 1000);
+		fastest_us = a.took_us < fastest_us ? a.took_us : fastest_us;
 	}
+	assert_in_range(fastest_us, 0, 2000);
 	buf_init(&why, 400);
 	assert_false(cache_is_up(f->cache, &why));
 	assert_non_null(strstr(why.data, "cache: 127.0.0.1:"));
@@ -873,4 +904,11 @@ static const struct CMUnitTest tests[] = {
 	CASE(cache_takes_other_types_for_a_miss),
 };
 
-UNIT_MAIN(tests)
+int main(void)
+{
+	const struct sigaction ignore = {.sa_handler = SIG_IGN};
+
+	/* The server writes to connections that the other end has left. */
+	(void)sigaction(SIGPIPE, &ignore, NULL);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
