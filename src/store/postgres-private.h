@@ -97,6 +97,7 @@ void pg_add_text(struct pg_params *p, const char *text); /* NULL adds NULL */
 void pg_add_bytes(struct pg_params *p, const void *bytes, size_t len);
 void pg_add_null(struct pg_params *p);
 void pg_add_id(struct pg_params *p, const struct uuid *id);
+int pg_add_ids(struct pg_params *p, const struct uuid *ids, size_t n); /* an array; or -ENOMEM */
 
 /* Packs, compresses what is big, and adds two parameters: the head, NULL where the whole is small
  * enough to be read in its place, and the whole. A result may be NULL, and adds two NULLs. */
@@ -137,6 +138,8 @@ enum pg_sql {
 	PG_SQL_SCAN,
 	PG_SQL_SWEEP,
 	PG_SQL_PRUNE,
+	PG_SQL_OUTBOX_TAKE,
+	PG_SQL_OUTBOX_DONE,
 	_PG_SQL_MAX,
 	PG_SQL_NONE = _PG_SQL_MAX
 };
@@ -176,7 +179,7 @@ extern const struct pg_verb pg_verb_insert, pg_verb_claim, pg_verb_renew, pg_ver
 	pg_verb_release, pg_verb_cancel_task, pg_verb_sweep, pg_verb_prune;
 extern const struct pg_verb pg_verb_get, pg_verb_list, pg_verb_scan, pg_verb_key_add,
 	pg_verb_key_revoke, pg_verb_key_list;
-extern const struct pg_verb pg_verb_days;
+extern const struct pg_verb pg_verb_outbox_take, pg_verb_outbox_done, pg_verb_days;
 
 /* What an SQLSTATE means to callers. */
 int pg_code(const char *sqlstate);

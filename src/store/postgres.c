@@ -29,6 +29,8 @@ const struct pg_verb *const pg_verbs[_PG_VERB_MAX] = {
 	[STORE_VERB_SWEEP] = &pg_verb_sweep,
 	[STORE_VERB_SCAN] = &pg_verb_scan,
 	[STORE_VERB_PRUNE] = &pg_verb_prune,
+	[STORE_VERB_OUTBOX_TAKE] = &pg_verb_outbox_take,
+	[STORE_VERB_OUTBOX_DONE] = &pg_verb_outbox_done,
 	[STORE_VERB_KEY_ADD] = &pg_verb_key_add,
 	[STORE_VERB_KEY_REVOKE] = &pg_verb_key_revoke,
 	[STORE_VERB_KEY_LIST] = &pg_verb_key_list,
@@ -306,6 +308,7 @@ static void pg_close(struct store *base)
 
 const struct store_ops store_postgres_ops = {
 	.scheme = "postgresql",
+	.has_outbox = true,
 	.open = pg_open,
 	.submit = pg_submit,
 	.close = pg_close,

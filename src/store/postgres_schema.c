@@ -125,7 +125,8 @@ static const struct migration {
 	    " class smallint NOT NULL,"
 	    " since bigint NOT NULL"
 	    ") WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.05,"
-	    " autovacuum_vacuum_cost_delay = 0);"},
+	    " autovacuum_vacuum_cost_delay = 0);"
+	    "CREATE INDEX outbox_by_tenant ON outbox (tenant, language, id);"},
 };
 
 enum {

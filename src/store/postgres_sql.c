@@ -18,7 +18,16 @@ static_assert(TASK_QUEUED == 0 && TASK_RUNNING == 1 && TASK_DONE == 2 && TASK_CA
 	      "the numbers of states are in the statements");
 
 /* pg_type.dat: these never change. */
-enum { BOOL = 16, BYTEA = 17, INT8 = 20, INT2 = 21, INT4 = 23, TEXT = 25, UUID = 2950 };
+enum {
+	BOOL = 16,
+	BYTEA = 17,
+	INT8 = 20,
+	INT2 = 21,
+	INT4 = 23,
+	TEXT = 25,
+	UUID = 2950,
+	UUIDS = 2951
+};
 
 #define TYPES(...) ((const Oid[]){__VA_ARGS__, 0})
 #define IN(lane)   (1u << (lane))
@@ -219,6 +228,21 @@ const struct pg_statement pg_statements[_PG_SQL_MAX] = {
 		 " FROM idempotency WHERE expires <= $3 LIMIT $2)))"
 		 " SELECT count(*) FROM old",
 		 TYPES(INT8, INT8, INT8, UUID, UUID), IN(PG_UPKEEP)},
+	/* A tenant with many does not stand before another with few. */
+	[PG_SQL_OUTBOX_TAKE] =
+		{"outbox_take",
+		 "WITH g AS (SELECT DISTINCT tenant, language FROM outbox WHERE since < $1),"
+		 " picked AS (SELECT p.id FROM g CROSS JOIN LATERAL (SELECT o.id FROM outbox AS o"
+		 " WHERE o.tenant = g.tenant AND o.language = g.language AND o.since < $1"
+		 " ORDER BY o.id LIMIT $4) AS p ORDER BY p.id LIMIT $3),"
+		 " free AS (SELECT id FROM outbox WHERE id IN (SELECT id FROM picked)"
+		 " AND since < $1 FOR UPDATE SKIP LOCKED),"
+		 " held AS (UPDATE outbox AS o SET since = $2 FROM free WHERE o.id = free.id"
+		 " RETURNING o.id, o.class, o.language, o.tenant)"
+		 " SELECT id, class, language, tenant, 0::smallint FROM held ORDER BY id",
+		 TYPES(INT8, INT8, INT8, INT8), IN(PG_UPKEEP)},
+	[PG_SQL_OUTBOX_DONE] = {"outbox_done", "DELETE FROM outbox WHERE id = ANY ($1)",
+				TYPES(UUIDS), IN(PG_WRITE)},
 };
 
 /* ---- the moves that these statements make ---- */

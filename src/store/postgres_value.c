@@ -102,6 +102,25 @@ void pg_add_id(struct pg_params *p, const struct uuid *id)
 	add(p, id->bytes, sizeof id->bytes);
 }
 
+/* array_recv() of the server: dimensions, flags, type, size and first index of the one dimension,
+ * then each element behind its length. */
+int pg_add_ids(struct pg_params *p, const struct uuid *ids, size_t n)
+{
+	enum { UUID_OID = 2950 };
+	const uint32_t head[] = {htobe32(1), 0, htobe32(UUID_OID), htobe32((uint32_t)n),
+				 htobe32(1)};
+	const uint32_t each = htobe32(sizeof ids->bytes);
+
+	buf_clear(&p->whole);
+	(void)buf_append(&p->whole, head, sizeof head);
+	for (size_t i = 0; i < n; i++) {
+		(void)buf_append(&p->whole, &each, sizeof each);
+		(void)buf_append(&p->whole, ids[i].bytes, sizeof ids[i].bytes);
+	}
+	pg_add_bytes(p, p->whole.data, p->whole.len);
+	return buf_error(&p->whole);
+}
+
 /* ---- packing ---- */
 
 /* Puts the coding and the bytes of "whole" into "packed". */

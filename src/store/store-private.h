@@ -21,6 +21,8 @@ enum store_verb {
 	STORE_VERB_SWEEP,
 	STORE_VERB_SCAN,
 	STORE_VERB_PRUNE,
+	STORE_VERB_OUTBOX_TAKE,
+	STORE_VERB_OUTBOX_DONE,
 	STORE_VERB_KEY_ADD,
 	STORE_VERB_KEY_REVOKE,
 	STORE_VERB_KEY_LIST,
@@ -29,6 +31,7 @@ enum store_verb {
 
 struct store_ops {
 	const char *scheme;
+	bool has_outbox;
 
 	/* rest is the URL behind the scheme's colon. The result embeds struct store as its first
 	 * member, zeroed. */

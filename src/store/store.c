@@ -44,7 +44,7 @@ int store_open(uv_loop_t *loop, const struct store_config *cfg, struct store **r
 		}
 		s->ops = ops;
 		s->defer = defer;
-		s->outbox = cfg->outbox;
+		s->outbox = cfg->outbox && ops->has_outbox;
 		*ret_store = s;
 		return 0;
 	}
@@ -146,6 +146,20 @@ static void start(struct store *s, struct store_req *req, enum store_verb verb, 
 	defer_call(s->defer, &req->deferred);
 }
 
+/* The same for a verb that some stores do not have. */
+static void start_outbox(struct store *s, struct store_req *req, enum store_verb verb, bool valid)
+{
+	if (s->outbox) {
+		start(s, req, verb, valid);
+		return;
+	}
+	req->store = s;
+	req->code = -ENOTSUP;
+	list_init(&req->deferred.link);
+	req->deferred.call = on_refused;
+	defer_call(s->defer, &req->deferred);
+}
+
 /* ---- the verbs: what their fields must hold ---- */
 
 static bool text_fits(const char *text, size_t max)
@@ -232,6 +246,20 @@ void store_prune(struct store *s, struct store_prune *r)
 {
 	r->n = 0;
 	start(s, &r->req, STORE_VERB_PRUNE, in_range(r->limit, STORE_SWEEP_MAX));
+}
+
+void store_outbox_take(struct store *s, struct store_outbox_take *r)
+{
+	r->tickets = NULL;
+	r->n = 0;
+	start_outbox(s, &r->req, STORE_VERB_OUTBOX_TAKE,
+		     in_range(r->limit, STORE_SWEEP_MAX) &&
+			     in_range(r->limit_each, STORE_SWEEP_MAX));
+}
+
+void store_outbox_done(struct store *s, struct store_outbox_done *r)
+{
+	start_outbox(s, &r->req, STORE_VERB_OUTBOX_DONE, in_range(r->n, STORE_SWEEP_MAX));
 }
 
 void store_key_add(struct store *s, struct store_key_add *r)

@@ -236,6 +236,32 @@ struct store_prune {
 };
 void store_prune(struct store *s, struct store_prune *r);
 
+/* The outbox, for a queue that may lose what it was given: tasks that became queued and are not yet
+ * known to be in the queue. Whoever publishes one calls done when the queue has confirmed it; what
+ * was left over is taken by a sweeper. -ENOTSUP where the store has none (SQLite), or was opened
+ * without.
+ *
+ * take gives the oldest of each tenant and language that were noted before a time, and notes them
+ * anew, so that no other sweeper takes them until that time has passed them again. */
+struct store_outbox_take {
+	struct store_req req;
+	int64_t before_us;	      /* in */
+	int64_t now_us;		      /* in */
+	size_t limit;		      /* in: 1 to STORE_SWEEP_MAX */
+	size_t limit_each;	      /* in: of one tenant and language, 1 to STORE_SWEEP_MAX */
+	struct store_ticket *tickets; /* out: array of n, oldest first */
+	size_t n;		      /* out */
+};
+void store_outbox_take(struct store *s, struct store_outbox_take *r);
+
+/* Unknown ids are passed over. */
+struct store_outbox_done {
+	struct store_req req;
+	const struct uuid *ids; /* in */
+	size_t n;		/* in: 1 to STORE_SWEEP_MAX */
+};
+void store_outbox_done(struct store *s, struct store_outbox_done *r);
+
 /* ---- keys ---- */
 
 enum { STORE_KEY_NAME_MAX = 64 };

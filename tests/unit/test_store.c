@@ -135,6 +135,17 @@ static void open_without_path_refused(void **state)
 	assert_non_null(strstr(e.msg, "/proc/none"));
 }
 
+static void outbox_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	struct store_outbox_take take = {.limit = 1, .limit_each = 1};
+	struct err e = {""};
+
+	assert_int_equal(RUN(outbox_take, f, &take), -ENOTSUP);
+	assert_int_equal(store_migrate(f->url, NULL, NULL, &e), -ENOTSUP);
+	assert_int_equal(store_health(f->store, &e), 0);
+}
+
 static void reopen_keeps_everything(void **state)
 {
 	struct fixture *f = *state;
@@ -530,6 +541,7 @@ static const struct CMUnitTest own[] = {
 	CASE(close_leaves_one_file),
 	CASE(open_takes_special_names_as_paths),
 	CASE(open_without_path_refused),
+	CASE(outbox_is_refused),
 	CASE(reopen_keeps_everything),
 	CASE(write_is_synced_before_it_is_done),
 	CASE(writes_that_arrive_together_share_syncs),

@@ -681,6 +681,50 @@ static void stored_bytes_that_are_damaged_are_an_error(void **state)
 	}
 }
 
+/* ---- the outbox ---- */
+
+static size_t take(struct fixture *f, int64_t before_us, size_t limit, size_t each)
+{
+	struct store_outbox_take r = {
+		.before_us = before_us, .now_us = NOW_US + 10, .limit = limit, .limit_each = each};
+
+	assert_int_equal(RUN(outbox_take, f, &r), 0);
+	for (size_t i = 1; i < r.n; i++)
+		assert_true(memcmp(&r.tickets[i - 1].id, &r.tickets[i].id, 16) < 0);
+	free(r.tickets);
+	return r.n;
+}
+
+static void outbox_gives_each_tenant_its_share(void **state)
+{
+	struct fixture *f = *state;
+	struct store_config cfg = {.url = url, .outbox = true};
+	struct store_release release = {.attempt = 1, .now_us = NOW_US};
+	struct store_outbox_done done = {.n = 1};
+	struct uuid id;
+
+	assert_int_equal(RUN(outbox_done, f, &done), -ENOTSUP);
+	fixture_close(f);
+	assert_int_equal(store_open(&f->loop, &cfg, &f->store, NULL), 0);
+	for (int i = 0; i < 20; i++)
+		(void)add_task(f);
+	id = add_task_with(f, &(struct spec_options){.tenant = "other"});
+	assert_int_equal(take(f, NOW_US, 100, 100), 0); /* all are younger */
+	assert_int_equal(take(f, NOW_US + 1, 100, 5), 6);
+	assert_int_equal(take(f, NOW_US + 1, 7, 100), 7);
+	assert_int_equal(take(f, NOW_US + 1, 100, 100), 8);
+	assert_int_equal(take(f, NOW_US + 1, 100, 100), 0);
+	assert_int_equal(take(f, NOW_US + 11, 100, 100), 21); /* nobody said done */
+	done.ids = &id;
+	assert_int_equal(RUN(outbox_done, f, &done), 0);
+	assert_int_equal(take(f, NOW_US + 11, 100, 100), 20);
+	/* Back in the queue is back in the outbox. */
+	(void)claim(f, &id);
+	release.id = id;
+	assert_int_equal(RUN(release, f, &release), 0);
+	assert_string_equal(run_sql("SELECT count(*) FROM outbox"), "21");
+}
+
 /* ---- main ---- */
 
 static const struct CMUnitTest own[] = {
@@ -696,6 +740,7 @@ static const struct CMUnitTest own[] = {
 	CASE(connections_ended_in_load_lose_nothing),
 	CASE(server_killed_in_load_loses_nothing),
 	CASE(statement_that_takes_too_long_says_try_again),
+	CASE(outbox_gives_each_tenant_its_share),
 	CASE(big_contents_are_compressed),
 	CASE(stored_bytes_that_are_damaged_are_an_error),
 };
