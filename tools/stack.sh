@@ -9,6 +9,7 @@
 #   tools/stack.sh down [NAME...]     stop exactly what "up" has started
 #   tools/stack.sh kill NAME          SIGKILL, as a failing machine would
 #   tools/stack.sh status             which of them run
+#   tools/stack.sh rabbitmqctl ARG... RabbitMQ's own tool, for this RabbitMQ
 #   tools/stack.sh env                KILN_TEST_..._URL= lines, which "up" prints too: to be eval'ed
 #
 # NAME is postgres, rabbitmq or redis; without one, all three. Environment:
@@ -255,6 +256,11 @@ down() {
 
 verb=${1:-}
 [ $# -eq 0 ] || shift
+if [ "$verb" = rabbitmqctl ]; then
+    cd /
+    rabbitmq_environment
+    as_user rabbitmq /usr/lib/rabbitmq/bin/rabbitmqctl -q "$@"
+fi
 for name in "$@"; do
     case $name in
     postgres | rabbitmq | redis) ;;
