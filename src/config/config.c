@@ -17,8 +17,12 @@
 
 enum { NAME_MAX_BYTES = 64 };
 
-/* What clients read, and where the file itself is named: no keys of the table. */
-static const char *const other_variables[] = {"KILN_SERVER", "KILN_API_KEY", "KILN_CONFIG"};
+/* What clients read, where the file itself is named, and what tests run: no keys of the table. */
+static const char *const other_variables[] = {"KILN_SERVER", "KILN_API_KEY", "KILN_CONFIG",
+					      "KILN_BUILD"};
+
+/* What the scripts of the source tree read. Keys must not begin so. */
+static const char *const other_prefixes[] = {"KILN_TEST_", "KILN_STACK_"};
 
 static void set_origin(struct config *c, const struct config_key *k, const char *origin)
 {
@@ -189,6 +193,19 @@ static int unknown_variable(const char *name, struct err *e)
 	return err_set(e, -EINVAL, "unknown variable %s: `kiln config --keys` lists all", name);
 }
 
+static bool is_other_variable(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(other_variables); i++) {
+		if (str_eq(name, other_variables[i]))
+			return true;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(other_prefixes); i++) {
+		if (str_has_prefix(name, other_prefixes[i]))
+			return true;
+	}
+	return false;
+}
+
 static int load_variable(struct config *c, const char *variable, struct err *e)
 {
 	char name[NAME_MAX_BYTES], known[NAME_MAX_BYTES];
@@ -199,10 +216,8 @@ static int load_variable(struct config *c, const char *variable, struct err *e)
 		return 0;
 	memcpy(name, variable, len);
 	name[len] = '\0';
-	for (size_t i = 0; i < ARRAY_SIZE(other_variables); i++) {
-		if (str_eq(name, other_variables[i]))
-			return 0;
-	}
+	if (is_other_variable(name))
+		return 0;
 	for (size_t i = 0; i < config_keys_count; i++) {
 		variable_name(&config_keys[i], known);
 		if (str_eq(name, known))

@@ -10,7 +10,9 @@
  *	flags		--limits.cpu_ms=2s	("-" and "_" are the same in flags)
  *
  * and prints what came of it, with the place that each value is from. Unknown keys, flags and
- * KILN_* variables are errors that name a near one: a misspelt limit must not be no limit.
+ * KILN_* variables are errors that name a near one: a misspelt limit must not be no limit. Let
+ * through are those that clients read, and KILN_BUILD, KILN_TEST_* and KILN_STACK_* of the scripts
+ * of the source tree.
  *
  * Durations take 250ms, 15s, 5m, 24h, 7d, or a number of milliseconds; sizes 64KiB, 1GiB, or bytes.
  * This module is the only one that reads the environment.

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "base/str.h"
 #include "config/config.h"
+#include "config/config_table.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -95,6 +97,24 @@ static void load_later_source_wins(void **state)
 	assert_true(c->open);
 }
 
+/* `eval "$(tools/stack.sh env)"` must not make every command fail. */
+static void load_lets_variables_of_scripts_through(void **state)
+{
+	AUTO(config_free)
+	struct config *c = load_ok(&(struct start){
+		.env = {"KILN_BUILD=/b", "KILN_TEST_REDIS_URL=redis://h", "KILN_STACK_DIR=/s",
+			"KILN_STACK_PORT=1"},
+	});
+
+	(void)state;
+	assert_non_null(c);
+	for (size_t i = 0; i < config_keys_count; i++) {
+		assert_false(str_has_prefix(config_keys[i].name, "build"));
+		assert_false(str_has_prefix(config_keys[i].name, "test"));
+		assert_false(str_has_prefix(config_keys[i].name, "stack"));
+	}
+}
+
 static void load_wrong_input_refused_with_place(void **state)
 {
 	static const struct {
@@ -112,6 +132,8 @@ static void load_wrong_input_refused_with_place(void **state)
 		{{.file = "slots: 0\n"}, ":1:8: slots must be from 1 to 1024, not 0"},
 		{{.file = "slots: '3'\n"}, ":1:8: expected a value without quotes"},
 		{{.env = {"KILN_SLOT=3"}}, "unknown variable KILN_SLOT (did you mean KILN_SLOTS?)"},
+		{{.env = {"KILN_BUILDS=x"}}, "unknown variable KILN_BUILDS"},
+		{{.env = {"KILN_TEST=x"}}, "unknown variable KILN_TEST"},
 		{{.env = {"KILN_SLOTS=x"}}, "KILN_SLOTS: \"x\" is no value for slots"},
 		{{.flags = {"--slot=3"}}, "unknown option --slot (did you mean --slots?)"},
 		{{.flags = {"--slots"}}, "--slots needs a value"},
@@ -194,6 +216,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(load_nothing_gives_defaults),
 		cmocka_unit_test(load_later_source_wins),
+		cmocka_unit_test(load_lets_variables_of_scripts_through),
 		cmocka_unit_test(load_wrong_input_refused_with_place),
 		cmocka_unit_test(print_names_origin_and_masks_password),
 		cmocka_unit_test(print_can_be_loaded_again),
