@@ -20,6 +20,7 @@ enum {
 	CONNECT_TIMEOUT_S = 10,
 	CALL_TIMEOUT_S = 120, /* longer than the longest ?wait= */
 	TRIES = 8,	      /* some ten seconds */
+	STEP_MS = 1000,
 };
 
 static const char default_server[] = "http://127.0.0.1:8080";
@@ -27,8 +28,10 @@ static const char default_server[] = "http://127.0.0.1:8080";
 struct client {
 	char *server; /* without a slash at its end */
 	char *key;    /* or NULL */
+	CURLM *multi; /* keeps the connections */
 	CURL *curl;
-	bool reached; /* the server has answered before: it is worth waiting for */
+	struct interrupt *interrupt; /* or NULL */
+	bool reached;		     /* the server has answered before: it is worth waiting for */
 };
 
 static int read_key(const struct client_options *o, char **ret_key, struct err *e)
@@ -62,7 +65,8 @@ int client_new(const struct client_options *o, struct client **ret_client, struc
 	if (!str_has_prefix(server, "http://") && !str_has_prefix(server, "https://"))
 		return err_set(e, -EINVAL, "\"%s\" is no address of a server: http://HOST:PORT",
 			       server);
-	if (!c || !(c->server = strdup(server)) || !(c->curl = curl_easy_init()))
+	if (!c || !(c->server = strdup(server)) || !(c->multi = curl_multi_init()) ||
+	    !(c->curl = curl_easy_init()))
 		return err_errno(e, -ENOMEM, "could not start a client");
 	while (c->server[0] && c->server[strlen(c->server) - 1] == '/')
 		c->server[strlen(c->server) - 1] = '\0';
@@ -79,9 +83,29 @@ void client_free(struct client *c)
 		return;
 	if (c->curl)
 		curl_easy_cleanup(c->curl);
+	if (c->multi)
+		(void)curl_multi_cleanup(c->multi);
 	free(c->server);
 	free(c->key);
 	free(c);
+}
+
+void client_set_interrupt(struct client *c, struct interrupt *i)
+{
+	c->interrupt = i;
+}
+
+static bool is_interrupted(struct client *c)
+{
+	return c->interrupt && interrupt_reached(c->interrupt);
+}
+
+/* Waits, but not longer than until there are enough signals. */
+static void wait_between_tries(struct client *c, int ms)
+{
+	struct pollfd p = {.fd = c->interrupt ? c->interrupt->fd : -1, .events = POLLIN};
+
+	(void)poll(&p, 1, ms);
 }
 
 static size_t on_body(char *bytes, size_t size, size_t n, void *ctx)
@@ -131,13 +155,38 @@ static int make_headers(const struct client *c, const char *body, const char *id
 	return r;
 }
 
+/* curl_easy_perform that can be interrupted: CURLE_ABORTED_BY_CALLBACK then. */
+static CURLcode transfer(struct client *c)
+{
+	struct curl_waitfd more = {.fd = c->interrupt ? c->interrupt->fd : -1,
+				   .events = CURL_WAIT_POLLIN};
+	CURLcode code = CURLE_ABORTED_BY_CALLBACK;
+	int running = 1, left = 0;
+	const CURLMsg *m;
+
+	if (curl_multi_add_handle(c->multi, c->curl) != CURLM_OK)
+		return CURLE_OUT_OF_MEMORY;
+	while (running && !is_interrupted(c)) {
+		if (curl_multi_perform(c->multi, &running) != CURLM_OK ||
+		    (running && curl_multi_poll(c->multi, &more, c->interrupt ? 1 : 0, STEP_MS,
+						NULL) != CURLM_OK)) {
+			code = CURLE_OUT_OF_MEMORY;
+			break;
+		}
+	}
+	while ((m = curl_multi_info_read(c->multi, &left)))
+		if (m->msg == CURLMSG_DONE)
+			code = m->data.result;
+	(void)curl_multi_remove_handle(c->multi, c->curl);
+	return code;
+}
+
 static CURLcode perform(struct client *c, const char *method, const char *url, const char *body,
 			struct curl_slist *headers, struct client_answer *answer)
 {
 	CURL *h = c->curl;
 	CURLcode code;
 
-	/* Keeps the connection. */
 	curl_easy_reset(h);
 	buf_clear(&answer->body);
 	(void)curl_easy_setopt(h, CURLOPT_URL, url);
@@ -154,7 +203,7 @@ static CURLcode perform(struct client *c, const char *method, const char *url, c
 		(void)curl_easy_setopt(h, CURLOPT_POSTFIELDS, body);
 		(void)curl_easy_setopt(h, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)strlen(body));
 	}
-	code = curl_easy_perform(h);
+	code = transfer(c);
 	if (code == CURLE_OK)
 		(void)curl_easy_getinfo(h, CURLINFO_RESPONSE_CODE, &answer->status);
 	return code;
@@ -172,6 +221,8 @@ static int tell(const struct client *c, CURLcode code, struct err *e)
 		return err_set(e, -ECONNREFUSED, "could not find the host of %s", c->server);
 	case CURLE_WRITE_ERROR:
 		return err_set(e, -EFBIG, "the answer of %s is too large", c->server);
+	case CURLE_ABORTED_BY_CALLBACK:
+		return err_set(e, -EINTR, "interrupted");
 	case CURLE_OUT_OF_MEMORY:
 		return err_set(e, -ENOMEM, "could not ask %s: out of memory", c->server);
 	default:
@@ -204,7 +255,7 @@ int client_call(struct client *c, const char *method, const char *path, const ch
 				c->reached = true;
 			if (!worth_another_try(c, code))
 				break;
-			(void)poll(NULL, 0, (int)backoff_next_ms(&wait));
+			wait_between_tries(c, (int)backoff_next_ms(&wait));
 		}
 	}
 	curl_slist_free_all(headers);

@@ -7,12 +7,13 @@
  * server that is not there at all is told at once.
  *
  * Returns of client_call: 0 with the answer (any status), -ECONNREFUSED where there is no server,
- * another negative errno. Messages are ready to be shown.
+ * -EINTR where it was interrupted, another negative errno. Messages are ready to be shown.
  */
 
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/err.h"
+#include "cmd/interrupt.h"
 #include "cmd/options.h"
 
 #include <jansson.h>
@@ -38,6 +39,9 @@ struct client_options {
 int client_new(const struct client_options *o, struct client **ret_client, struct err *e);
 void client_free(struct client *c);
 DEFINE_CLEANUP(struct client, client_free);
+
+/* From now on calls end when there are enough of these signals; NULL: not. Not owned. */
+void client_set_interrupt(struct client *c, struct interrupt *i);
 
 struct client_answer {
 	long status;

@@ -21,6 +21,7 @@ enum {
 	EXIT_NOT_RUN = 75,	 /* EX_TEMPFAIL: cancelled, or expired in the queue */
 	EXIT_TIME_LIMIT = 124,	 /* as timeout(1) */
 	EXIT_OTHER_LIMIT = 125,	 /* memory or output; as `kiln-sandbox run` */
+	EXIT_INTERRUPTED = 130,	 /* by Ctrl-C; as shells say it */
 };
 
 struct command {

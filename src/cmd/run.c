@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/cleanup.h"
 #include "cmd/cmd.h"
+#include "cmd/interrupt.h"
 #include "cmd/outcome.h"
 #include "cmd/submission.h"
 #include "json/reader.h"
@@ -21,7 +22,9 @@ const char cmd_run_usage[] =
 	"  --json              print the result as JSON instead\n" CLIENT_USAGE "\n"
 	"exit status: that of the program, 128 + N after signal N, 124 time limit, 125 memory\n"
 	"or output limit, 65 does not compile, 64 wrong use, 1 refused, 69 no server, 70 Kiln\n"
-	"could not run it, 75 cancelled or expired. --json tells one from the other.\n";
+	"could not run it, 75 cancelled or expired, 130 interrupted. --json tells one from the\n"
+	"other.\n\n"
+	"Ctrl-C (SIGINT, SIGTERM) cancels the task; a second one leaves at once.\n";
 
 const char cmd_submit_usage[] =
 	"usage: kiln submit [OPTIONS] FILE [ARGUMENTS...]\n\n"
@@ -58,19 +61,18 @@ static int parse(int argc, char **argv, struct request *q, struct err *e)
 	return 0;
 }
 
-/* Submits what the command line says; the answer's text goes to text. */
-static int submit(int argc, char **argv, struct request *q, int wait_s, struct client **ret_client,
-		  json_t **ret_task, struct buf *text, struct err *e)
+/* Makes the submission that the command line describes; its text is the caller's. */
+static int prepare(int argc, char **argv, struct request *q, struct client **ret_client,
+		   char **ret_json, struct err *e)
 {
-	AUTO_FREE char *json = NULL;
 	int r = parse(argc, argv, q, e);
 
 	if (r >= 0)
 		r = client_new(&q->client, ret_client, e);
 	if (r >= 0)
-		r = submission_make(&q->submission, *ret_client, q->path, q->args, q->n_args, &json,
-				    e);
-	return r < 0 ? r : submission_send(*ret_client, json, wait_s, ret_task, text, e);
+		r = submission_make(&q->submission, *ret_client, q->path, q->args, q->n_args,
+				    ret_json, e);
+	return r;
 }
 
 static int finish_run(const struct request *q, const json_t *task, const struct buf *text)
@@ -86,20 +88,75 @@ static int finish_run(const struct request *q, const json_t *task, const struct 
 	return outcome_exit_status(task);
 }
 
+/* Tells the server, and says so. A second signal ends this too. */
+static int cancel(struct client *c, const json_t *task, struct interrupt *stop)
+{
+	const char *id = outcome_text(task, "task_id");
+	struct client_answer answer = {0};
+	char path[96];
+	struct err e;
+
+	stop->enough = stop->count + 1;
+	(void)snprintf(path, sizeof path, "/tasks/%s", id);
+	buf_init(&answer.body, TEXT_MAX);
+	if (client_call(c, "DELETE", path, NULL, NULL, &answer, &e) < 0)
+		(void)cmd_fail_text(EXIT_INTERRUPTED, "the task %s goes on: %s", id, e.msg);
+	else if (answer.status == 409)
+		(void)cmd_fail_text(EXIT_INTERRUPTED, "interrupted; the task %s had ended", id);
+	else if (answer.status < 200 || answer.status > 299)
+		(void)cmd_fail_text(EXIT_INTERRUPTED,
+				    "the task %s goes on: cancelling it gave status %ld", id,
+				    answer.status);
+	else
+		(void)cmd_fail_text(EXIT_INTERRUPTED, "interrupted; the task %s is cancelled", id);
+	buf_fini(&answer.body);
+	return -EINTR;
+}
+
+/* The answer to the submission brings the task's id, without which nothing can be cancelled: only
+ * a second signal ends the wait for it. */
+static int send_and_wait(struct client *c, const char *json, json_t **task, struct buf *text,
+			 struct err *e)
+{
+	struct interrupt stop;
+	int r = interrupt_begin(&stop, e);
+
+	if (r < 0)
+		return r;
+	client_set_interrupt(c, &stop);
+	stop.enough = 2;
+	r = submission_send(c, json, FIRST_WAIT_S, task, text, e);
+	if (r >= 0) {
+		stop.enough = 1;
+		r = outcome_wait(c, task, text, -1, e);
+		if (r == -EINTR)
+			r = cancel(c, *task, &stop);
+	} else if (stop.count) {
+		r = cmd_fail(-EINTR, e);
+	}
+	client_set_interrupt(c, NULL);
+	interrupt_end(&stop);
+	return r;
+}
+
 int cmd_run(int argc, char **argv)
 {
 	AUTO(client_free) struct client *client = NULL;
 	AUTO(json_cleanup) json_t *task = NULL;
+	AUTO_FREE char *json = NULL;
 	struct request q = {0};
 	struct buf text;
 	struct err e = {""};
 	int r;
 
 	buf_init(&text, TEXT_MAX);
-	r = submit(argc, argv, &q, FIRST_WAIT_S, &client, &task, &text, &e);
+	r = prepare(argc, argv, &q, &client, &json, &e);
 	if (r >= 0)
-		r = outcome_wait(client, &task, &text, -1, &e);
-	r = r < 0 ? cmd_fail(client_exit_status(r), &e) : finish_run(&q, task, &text);
+		r = send_and_wait(client, json, &task, &text, &e);
+	if (r == -EINTR)
+		r = EXIT_INTERRUPTED; /* and it was said why */
+	else
+		r = r < 0 ? cmd_fail(client_exit_status(r), &e) : finish_run(&q, task, &text);
 	buf_fini(&text);
 	return r;
 }
@@ -108,13 +165,16 @@ int cmd_submit(int argc, char **argv)
 {
 	AUTO(client_free) struct client *client = NULL;
 	AUTO(json_cleanup) json_t *task = NULL;
+	AUTO_FREE char *json = NULL;
 	struct request q = {0};
 	struct buf text;
 	struct err e = {""};
 	int r;
 
 	buf_init(&text, TEXT_MAX);
-	r = submit(argc, argv, &q, 0, &client, &task, &text, &e);
+	r = prepare(argc, argv, &q, &client, &json, &e);
+	if (r >= 0)
+		r = submission_send(client, json, 0, &task, &text, &e);
 	if (r < 0)
 		r = cmd_fail(client_exit_status(r), &e);
 	else

@@ -104,6 +104,10 @@ static int set_limit(json_t *limits, const char *option, const char *name, const
 	} else {
 		r = str_to_i64(text, 1, INT32_MAX, &value);
 	}
+	/* Elsewhere a bare number is milliseconds; a person who types 5 means seconds. */
+	if (r >= 0 && strstr(name, "_ms") && !text[strspn(text, "0123456789")])
+		return err_set(e, -EINVAL, "--%s %s needs a unit: --%s %sms or --%s %ss", option,
+			       text, option, text, option, text);
 	if (r < 0)
 		return err_set(e, -EINVAL, "\"%s\" is no value for --%s (like 500ms, 5s, 64MiB)",
 			       text, option);

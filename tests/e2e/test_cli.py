@@ -3,7 +3,9 @@
 
 import json
 import os
+import signal
 import subprocess
+import time
 
 import pytest
 
@@ -50,6 +52,71 @@ def test_run_tells_of_a_limit(cli, server, scratch):
     done = cli("run", "--wall", "500ms", write(scratch, "z.py", "import time\ntime.sleep(20)"), server=server)
     assert done.returncode != 0, done
     assert "time" in done.stderr.lower(), done
+
+
+@pytest.mark.parametrize("option", ["cpu", "wall", "deadline"])
+def test_times_need_a_unit(cli, server, scratch, option):
+    path = write(scratch, "unit.sh", "echo ran")
+    done = cli("run", f"--{option}", "5", path, server=server)
+    assert (done.returncode, done.stdout) == (64, ""), done
+    assert f"--{option} 5 needs a unit: --{option} 5ms or --{option} 5s" in done.stderr, done
+    for value in ("5s", "5000ms"):
+        assert cli("run", f"--{option}", value, path, server=server).stdout == "ran\n"
+
+
+class Running:
+    """kiln run of a program that sleeps, until the server runs it."""
+
+    def __init__(self, server, scratch, port=None):
+        path = write(scratch, "sleeps.py", "import time\ntime.sleep(60)")
+        known = {t["task_id"] for t in server.get("/tasks").json["tasks"]}
+        env = harness.clean_env({"HOME": scratch,
+                                 "KILN_SERVER": f"http://127.0.0.1:{port or server.port}"})
+        self.process = subprocess.Popen([harness.program("kiln"), "run", "--wall", "60s", path], env=env,
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE, text=True)
+
+        def started():
+            return [t["task_id"] for t in server.get("/tasks").json["tasks"]
+                    if t["task_id"] not in known and t["status"] == "running"]
+        self.task_id = harness.wait_until(started, what="the task running")[0]
+
+    def end(self):
+        out, error = self.process.communicate(timeout=harness.PATIENCE)
+        return self.process.returncode, out, error
+
+
+@pytest.mark.parametrize("signo", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("after_s", [0, 2])
+def test_ctrl_c_cancels_the_task(server, scratch, signo, after_s):
+    """At once: while the submission itself still waits; later: while its result is asked for."""
+    running = Running(server, scratch)
+    time.sleep(after_s)
+    running.process.send_signal(signo)
+    code, out, error = running.end()
+    assert (code, out) == (130, ""), error
+    assert f"the task {running.task_id} is cancelled" in error
+    assert server.wait(running.task_id)["status"] == "cancelled"
+
+
+def test_second_ctrl_c_leaves_at_once(make_server, scratch):
+    server = make_server()
+    running = Running(server, scratch)
+    time.sleep(2)
+    stopped = server.pids("kiln")
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        running.process.send_signal(signal.SIGINT)
+        time.sleep(1)
+        assert running.process.poll() is None, "it did not try to cancel the task"
+        running.process.send_signal(signal.SIGINT)
+        code, out, error = running.end()
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+    assert (code, out) == (130, ""), error
+    assert f"the task {running.task_id} goes on" in error
 
 
 @pytest.mark.parametrize("name, text, status", [
