@@ -246,6 +246,27 @@ static void init_handles(struct server *s)
 	(void)uv_check_start(&s->after_poll, after_poll);
 }
 
+/* A part without which Kiln works, only slower. */
+static void tell_part(const char *part, bool up, const char *text)
+{
+	if (up)
+		log_info("serve", "in use", LOG_STR("part", part), LOG_STR("state", text));
+	else
+		log_warn("serve", "out of use", LOG_STR("part", part), LOG_STR("state", text));
+}
+
+static void on_cache_changed(void *ctx, bool up, const char *text)
+{
+	(void)ctx;
+	tell_part("cache", up, text);
+}
+
+static void on_bus_changed(void *ctx, bool up, const char *text)
+{
+	(void)ctx;
+	tell_part("bus", up, text);
+}
+
 static int open_parts(struct server *s, struct err *e)
 {
 	const struct config *cfg = s->cfg;
@@ -263,8 +284,12 @@ static int open_parts(struct server *s, struct err *e)
 	r = cache_open(&s->loop, &cache, &s->cache, e);
 	if (r < 0)
 		return err_wrap(e, r, "could not open the cache");
+	cache_watch(s->cache, on_cache_changed, s);
 	r = bus_open(&s->loop, cfg->cache, &s->bus, e);
-	return r < 0 ? err_wrap(e, r, "could not open the bus") : 0;
+	if (r < 0)
+		return err_wrap(e, r, "could not open the bus");
+	bus_watch(s->bus, on_bus_changed, s);
+	return 0;
 }
 
 static int open_scheduler(struct server *s, struct err *e)

@@ -70,7 +70,7 @@ const struct config_key config_keys[] = {
 	       "a host with more slots gets further runners"),
 	ADDRESS("store", store, NULL, "sqlite:PATH; sqlite:DATA_DIR/kiln.db where not given"),
 	ADDRESS("queue", queue, "memory:", "memory:"),
-	ADDRESS("cache", cache, "memory:", "memory:"),
+	ADDRESS("cache", cache, "memory:", "memory: or redis://[USER:PASSWORD@]HOST:PORT/DB"),
 	TEXT("pods", pods, "local:", "local:"),
 	TEXT("languages", languages, NULL,
 	     "folder of the language files; beside the program or /usr/share/kiln/languages"),
