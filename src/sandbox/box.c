@@ -151,7 +151,7 @@ static pid_t clone_init(struct spawner *s, struct box *b, int *ret_sock)
 	int pair[2], group = leaf_clone_fd(&b->leaf), pidfd = -EBADF;
 	struct clone_args args = {
 		.flags = CLONE_PIDFD | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC |
-			 CLONE_NEWUTS | CLONE_NEWCGROUP | (group >= 0 ? CLONE_INTO_CGROUP : 0u),
+			 CLONE_NEWUTS | (group >= 0 ? CLONE_INTO_CGROUP : 0u),
 		.pidfd = (uintptr_t)&pidfd,
 		.exit_signal = SIGCHLD,
 		.cgroup = group >= 0 ? (unsigned int)group : 0,

@@ -98,6 +98,18 @@ static int make_parents(const char *path)
 	return 0;
 }
 
+/* A later file of the same name takes the place of an earlier one, permissions included: what a
+ * compiler made goes before what the user sent. No program of the user has run yet. */
+static int create(const char *path, unsigned int mode)
+{
+	const int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC;
+	int fd = sys_openat2(AT_FDCWD, path, flags, mode, BENEATH);
+
+	if (fd < 0 && errno == EEXIST && unlinkat(AT_FDCWD, path, 0) == 0)
+		fd = sys_openat2(AT_FDCWD, path, flags, mode, BENEATH);
+	return fd < 0 ? -errno : fd;
+}
+
 static int unpack_one(const struct archive_entry *entry, const void *map, int from)
 {
 	char path[ARCHIVE_NAME_MAX + 1];
@@ -108,10 +120,9 @@ static int unpack_one(const struct archive_entry *entry, const void *map, int fr
 	r = make_parents(path);
 	if (r < 0)
 		return r;
-	fd = sys_openat2(AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
-			 entry->mode | 0600, BENEATH);
+	fd = create(path, entry->mode | 0600);
 	if (fd < 0)
-		return -errno;
+		return fd;
 	r = copy_out(fd, entry->data, entry->size, from,
 		     (const char *)entry->data - (const char *)map);
 	if (close(fd) < 0 && r == 0)

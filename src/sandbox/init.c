@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <linux/seccomp.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -93,6 +94,9 @@ static void take_socket(const struct leaf *leaf, int sock)
 		_exit(127);
 	/* First, while the group's descriptors are what they were: INSIDE_FD may be one of them. */
 	r = leaf_enter(leaf);
+	/* After that, so that the groups which the box is in are the roots that it sees. */
+	if (r == 0 && unshare(CLONE_NEWCGROUP) < 0)
+		r = -errno;
 	if (sock != INSIDE_FD && dup3(sock, INSIDE_FD, O_CLOEXEC) < 0)
 		_exit(127);
 	if (r < 0)

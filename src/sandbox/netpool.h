@@ -5,8 +5,8 @@
  * Network namespaces with nothing but a raised loopback device. Making one is the dearest part of a
  * sandbox, so they are used again, but only where every counter of the namespace reads as on the
  * first day (devices, IP, TCP, UDP, IPv6, flow labels, sockets): then no packet was sent, no
- * connection tried, no socket left, and there is no trace to find. Any other is thrown away. They belong to the
- * spawner's user namespace, so nobody in a box can change anything in them.
+ * connection tried, no socket left, and there is no trace to find. Any other is thrown away. They
+ * belong to the spawner's user namespace, so nobody in a box can change anything in them.
  */
 
 #include "base/err.h"

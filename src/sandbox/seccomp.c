@@ -43,6 +43,10 @@ static const struct {
 	{SYS_add_key, ENOSYS},
 	{SYS_keyctl, ENOSYS},
 	{SYS_request_key, ENOSYS},
+	/* Watches are on inodes, and those below /usr are the host's and every box's: a watch would
+	 * tell what others run. */
+	{SYS_inotify_init1, ENOSYS},
+	{SYS_inotify_add_watch, ENOSYS},
 	/* Large interfaces of the kernel, each with a history. */
 	{SYS_io_uring_setup, ENOSYS},
 	{SYS_io_uring_enter, ENOSYS},
@@ -107,6 +111,7 @@ static const struct {
 	{SYS_setdomainname, EPERM},
 	{SYS_vhangup, EPERM},
 #ifdef __x86_64__
+	{SYS_inotify_init, ENOSYS},
 	{SYS_iopl, EPERM},
 	{SYS_ioperm, EPERM},
 	{SYS_modify_ldt, ENOSYS},

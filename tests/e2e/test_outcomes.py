@@ -259,3 +259,9 @@ def test_wall_time_of_sleep_is_measured(server):
     task = server.run("python", "import time\ntime.sleep(0.5)")
     assert 500 <= task["usage"]["wall_ms"] < 1500, task["usage"]
     assert task["usage"]["cpu_ms"] < 400
+
+
+def test_product_goes_before_a_file_of_the_same_name(server):
+    task = server.run("c", "int main(void) { return 3; }",
+                      files=[{"name": "main", "content": "not a program"}])
+    assert (task["outcome"], task["exit_code"]) == ("runtime_error", 3), task

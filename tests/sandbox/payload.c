@@ -289,6 +289,7 @@ static void try_denied(void)
 	say("keyctl", syscall(SYS_keyctl, 0, -3, 0, 0, 0));
 	say("add_key", syscall(SYS_add_key, "user", "a", "b", 1, -3));
 	say("io_uring_setup", syscall(SYS_io_uring_setup, 1, NULL));
+	say("inotify_init1", syscall(SYS_inotify_init1, 0));
 	say("userfaultfd", syscall(SYS_userfaultfd, 1));
 	say("bpf", syscall(SYS_bpf, 0, NULL, 0));
 	say("perf_event_open", syscall(SYS_perf_event_open, NULL, 0, -1, -1, 0));

@@ -319,8 +319,8 @@ def mounts_and_namespaces_are_denied():
 @test
 def dangerous_calls_are_denied():
     lines = run("denied").lines()
-    assert len(lines) == 20 and set(lines.values()) <= {"EPERM", "ENOSYS", "EAFNOSUPPORT"}, lines
-    for name in ("keyctl", "io_uring_setup", "newer", "minus one"):
+    assert len(lines) == 21 and set(lines.values()) <= {"EPERM", "ENOSYS", "EAFNOSUPPORT"}, lines
+    for name in ("keyctl", "io_uring_setup", "inotify_init1", "newer", "minus one"):
         assert lines[name] == "ENOSYS", lines
 
 
@@ -337,6 +337,12 @@ def foreign_abis_are_killed():
 def proc_shows_only_the_box():
     r = run_any("/bin/sh", "-c", "echo /proc/[0-9]*")
     assert [int(os.path.basename(p)) for p in r.out.split()] == [1, 2], r
+
+
+@test
+def groups_of_the_host_have_no_names_in_a_box():
+    out = run_any("/bin/cat", "/proc/self/cgroup").out
+    assert "kiln-sandbox" not in out, out
 
 
 @test
