@@ -72,11 +72,12 @@ struct job {
 	char error_code[64];
 	char error_message[256];
 
-	int64_t taken_us;    /* monotonic: delivered to this scheduler */
-	int64_t assigned_us; /* monotonic */
-	int64_t accepted_us; /* monotonic */
-	int64_t started_us;  /* wall */
-	int64_t finished_us; /* wall */
+	int64_t taken_us;     /* monotonic: delivered to this scheduler */
+	int64_t assigned_us;  /* monotonic */
+	int64_t accepted_us;  /* monotonic */
+	int64_t finishing_us; /* monotonic: the result went to the store */
+	int64_t started_us;   /* wall */
+	int64_t finished_us;  /* wall */
 
 	/* Requests in flight. */
 	struct cache_get cache_get;

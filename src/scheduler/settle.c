@@ -121,6 +121,8 @@ static void observe_finish(const struct job *j)
 	if (!outcome)
 		outcome = task_state_name(j->final_state);
 	metric_add(METRIC_TASKS_FINISHED, 1, language, outcome);
+	metric_observe(METRIC_TASK_RESULT_COMMIT_SECONDS,
+		       (double)(clock_monotonic_us() - j->finishing_us) / 1e6);
 	metric_observe(METRIC_TASK_TOTAL_SECONDS, total > 0 ? total : 0, language);
 	if (j->accepted_us)
 		metric_observe(METRIC_TASK_RUN_SECONDS,
@@ -184,6 +186,7 @@ static void finish(struct job *j)
 {
 	list_unlink(&j->claim_link);
 	j->settling = true;
+	j->finishing_us = clock_monotonic_us();
 	if (!j->finished_us)
 		j->finished_us = clock_wall_us();
 	j->store_finish = (struct store_finish){
