@@ -1,124 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/*
- * The store on PostgreSQL: the suite that every store has to pass, and what is its own. Needs a
- * server, whose URL is in KILN_TEST_POSTGRES_URL (tools/stack.sh prints it), and whose user may
- * make schemas and end connections. Tests have a schema of their own there,
- * which is emptied between them, and made anew after those that damage it.
- */
+/* The store on PostgreSQL: the suite that every store has to pass, and what is its own. */
 
-#include "store_suite.h"
+#include "postgres_server.h"
 
-#include "base/buf.h"
 #include "base/clock.h"
 #include "base/str.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <libpq-fe.h>
-#include <poll.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 extern char **environ;
-
-static const char *base_url;
-static char url[1024], schema[64];
-static PGconn *admin;
-static unsigned schemas;
-static bool damaged; /* the next test needs another schema */
-
-/* ---- the server, as its administrator ---- */
-
-static void connect_admin(void)
-{
-	PQfinish(admin);
-	admin = PQconnectdb(base_url);
-	if (PQstatus(admin) != CONNECTION_OK)
-		fail_msg("%s", PQerrorMessage(admin));
-	PQclear(PQexec(admin, "SET client_min_messages = error"));
-}
-
-/* Gives the first value, "" where there is none; valid until the next call. */
-static const char *run_sql(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static const char *run_sql(const char *fmt, ...)
-{
-	static char value[256];
-	struct buf text;
-	PGresult *res;
-	va_list ap;
-
-	buf_init(&text, 1 << 20);
-	va_start(ap, fmt);
-	assert_int_equal(buf_vprintf(&text, fmt, ap), 0);
-	va_end(ap);
-	res = PQexec(admin, text.data);
-	if (PQresultStatus(res) != PGRES_TUPLES_OK && PQresultStatus(res) != PGRES_COMMAND_OK)
-		fail_msg("%s: %s", text.data, PQerrorMessage(admin));
-	(void)str_copy(value, sizeof value,
-		       PQntuples(res) && PQnfields(res) ? PQgetvalue(res, 0, 0) : "");
-	PQclear(res);
-	buf_fini(&text);
-	return value;
-}
-
-static void url_with(char *dst, size_t size, const char *more)
-{
-	(void)snprintf(dst, size, "%s%coptions=-csearch_path%%3D%s%s", base_url,
-		       strchr(base_url, '?') ? '&' : '?', schema, more);
-}
-
-static void drop_schema(void)
-{
-	if (schema[0])
-		(void)run_sql("DROP SCHEMA IF EXISTS %s CASCADE", schema);
-	schema[0] = '\0';
-}
-
-static const char *fresh(void)
-{
-	if (schema[0] && !damaged) {
-		(void)run_sql("DELETE FROM task; DELETE FROM result; DELETE FROM live;"
-			      " DELETE FROM outbox; DELETE FROM idempotency; DELETE FROM api_key");
-		return url;
-	}
-	damaged = false;
-	drop_schema();
-	(void)snprintf(schema, sizeof schema, "kiln_test_%d_%u", getpid(), schemas++);
-	(void)run_sql("CREATE SCHEMA %s", schema);
-	(void)run_sql("SET search_path = %s", schema);
-	url_with(url, sizeof url, "");
-	return url;
-}
-
-static const struct store_backend backend = {fresh};
-
-static void run_for(struct fixture *f, int64_t ms)
-{
-	int64_t end_us = clock_monotonic_us() + ms * 1000;
-
-	while (clock_monotonic_us() < end_us) {
-		(void)uv_run(&f->loop, UV_RUN_NOWAIT);
-		(void)poll(NULL, 0, 1);
-	}
-}
-
-static int try_open(struct fixture *f, const char *with_url, struct err *e)
-{
-	struct store_config cfg = {.url = with_url};
-	struct store *s = NULL;
-	int r = store_open(&f->loop, &cfg, &s, e);
-
-	if (r == 0) {
-		f->store = s;
-		fixture_close(f);
-	}
-	return r;
-}
 
 static void open_again_finds_the_schema(void **state)
 {
@@ -348,281 +245,7 @@ static void id_of_a_day_without_partition_says_try_again(void **state)
 	}
 }
 
-/* ---- a load that goes on while things fail ---- */
-
-enum { CLIENTS = 16, KEPT_MAX = 50000 };
-
-struct load;
-
-struct client {
-	struct load *load;
-	uv_timer_t pause;
-	struct task_spec spec;
-	struct store_insert insert;
-	struct store_claim claim;
-	struct store_finish finish;
-	bool unsure; /* the present request was told to try again once */
-};
-
-struct load {
-	struct fixture *f;
-	struct client clients[CLIENTS];
-	bool stop;
-	size_t running, finished, refused, unexpected;
-	int unexpected_code;
-	struct uuid *kept;
-};
-
-static void client_insert(struct client *c);
-
-static void client_next(struct client *c)
-{
-	task_spec_fini(&c->spec);
-	c->unsure = false;
-	if (c->load->stop)
-		c->load->running--;
-	else
-		client_insert(c);
-}
-
-/* True where the request is asked once more: told so, it may or may not have been done. */
-static bool try_again(struct client *c, int code, uv_timer_cb again)
-{
-	if (code != -EAGAIN)
-		return false;
-	c->load->refused++;
-	c->unsure = true;
-	(void)uv_timer_start(&c->pause, again, 20, 0);
-	return true;
-}
-
-static void unexpected(struct client *c, int code)
-{
-	c->load->unexpected++;
-	c->load->unexpected_code = code;
-}
-
-static void client_do_finish(uv_timer_t *timer);
-
-static void on_client_finished(struct store_req *req, int code)
-{
-	struct client *c = req->ctx;
-
-	if (try_again(c, code, client_do_finish))
-		return;
-	if (code < 0 && !(code == -ESTALE && c->unsure))
-		unexpected(c, code);
-	if (code == 0 && c->load->finished < KEPT_MAX)
-		c->load->kept[c->load->finished++] = c->spec.id;
-	client_next(c);
-}
-
-static void client_do_finish(uv_timer_t *timer)
-{
-	struct client *c = timer->data;
-
-	store_finish(c->load->f->store, &c->finish);
-}
-
-static void client_do_claim(uv_timer_t *timer);
-
-static void on_client_claimed(struct store_req *req, int code)
-{
-	struct client *c = req->ctx;
-
-	if (try_again(c, code, client_do_claim))
-		return;
-	if (code < 0) {
-		if (!(code == -ESTALE && c->unsure))
-			unexpected(c, code);
-		client_next(c);
-		return;
-	}
-	c->unsure = false;
-	c->finish = (struct store_finish){.req = {.done = on_client_finished, .ctx = c},
-					  .id = c->spec.id,
-					  .attempt = c->claim.attempt,
-					  .state = TASK_DONE,
-					  .started_us = NOW_US,
-					  .finished_us = NOW_US + 1};
-	client_do_finish(&c->pause);
-}
-
-static void client_do_claim(uv_timer_t *timer)
-{
-	struct client *c = timer->data;
-
-	store_claim(c->load->f->store, &c->claim);
-}
-
-static void client_do_insert(uv_timer_t *timer);
-
-static void on_client_inserted(struct store_req *req, int code)
-{
-	struct client *c = req->ctx;
-
-	if (try_again(c, code, client_do_insert))
-		return;
-	if (code < 0 && !(code == -EEXIST && c->unsure)) {
-		unexpected(c, code);
-		client_next(c);
-		return;
-	}
-	c->unsure = false;
-	c->claim = (struct store_claim){.req = {.done = on_client_claimed, .ctx = c},
-					.id = c->spec.id,
-					.owner = 7,
-					.now_us = NOW_US,
-					.lease_until_us = NOW_US + 1000};
-	client_do_claim(&c->pause);
-}
-
-static void client_do_insert(uv_timer_t *timer)
-{
-	struct client *c = timer->data;
-
-	store_insert(c->load->f->store, &c->insert);
-}
-
-static void client_insert(struct client *c)
-{
-	make_spec(&c->spec, &(struct spec_options){0});
-	c->insert = (struct store_insert){.req = {.done = on_client_inserted, .ctx = c},
-					  .spec = &c->spec};
-	client_do_insert(&c->pause);
-}
-
-static struct load *load_start(struct fixture *f)
-{
-	struct load *l = calloc(1, sizeof *l);
-
-	assert_non_null(l);
-	l->f = f;
-	l->kept = calloc(KEPT_MAX, sizeof *l->kept);
-	assert_non_null(l->kept);
-	l->running = CLIENTS;
-	for (size_t i = 0; i < CLIENTS; i++) {
-		struct client *c = &l->clients[i];
-
-		c->load = l;
-		(void)uv_timer_init(&f->loop, &c->pause);
-		c->pause.data = c;
-		client_insert(c);
-	}
-	return l;
-}
-
-/* Ends the load and looks at what is there: everything that was acknowledged, nothing twice, and
- * nothing in between. */
-static size_t load_end(struct load *l)
-{
-	struct fixture *f = l->f;
-	size_t finished;
-
-	l->stop = true;
-	while (l->running)
-		(void)uv_run(&f->loop, UV_RUN_ONCE);
-	if (l->unexpected)
-		fail_msg("%zu requests ended unexpectedly, the last with %s", l->unexpected,
-			 err_text(l->unexpected_code));
-	for (size_t i = 0; i < l->finished; i += 1 + l->finished / 500)
-		assert_state(f, &l->kept[i], TASK_DONE, 1);
-	connect_admin();
-	(void)run_sql("SET search_path = %s", schema);
-	assert_string_equal(run_sql("SELECT count(*) FROM live JOIN result USING (id)"), "0");
-	assert_string_equal(run_sql("SELECT count(*) FROM task WHERE NOT EXISTS (SELECT 1 FROM live"
-				    " WHERE live.id = task.id) AND NOT EXISTS (SELECT 1 FROM result"
-				    " WHERE result.id = task.id)"),
-			    "0");
-	assert_true(str_eq(
-		run_sql("SELECT count(*) >= %zu FROM result WHERE state = 2", l->finished), "t"));
-	for (size_t i = 0; i < CLIENTS; i++)
-		uv_close((uv_handle_t *)&l->clients[i].pause, NULL);
-	(void)uv_run(&f->loop, UV_RUN_NOWAIT);
-	finished = l->finished;
-	free(l->kept);
-	free(l);
-	return finished;
-}
-
-/* Runs until so many more cycles are done, for at most 20 s. */
-static void load_go_on(struct load *l, size_t more)
-{
-	int64_t end_us = clock_monotonic_us() + 20000000;
-	size_t want = l->finished + more;
-
-	while (l->finished < want) {
-		(void)uv_run(&l->f->loop, UV_RUN_ONCE);
-		if (clock_monotonic_us() > end_us)
-			fail_msg("the load stands still");
-	}
-}
-
-static void connections_ended_in_load_lose_nothing(void **state)
-{
-	struct fixture *f = *state;
-	struct load *l = load_start(f);
-
-	for (int i = 0; i < 10; i++) {
-		load_go_on(l, 100);
-		/* Of this test's store, not of others. */
-		(void)run_sql("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-			      " WHERE application_name = 'kiln' AND pid <> pg_backend_pid()");
-	}
-	load_go_on(l, 100);
-	/* A new connection was there at once: nobody was refused. */
-	assert_int_equal(l->refused, 0);
-	assert_true(load_end(l) >= 1100);
-}
-
-/* Runs tools/stack.sh, which started the server. */
-static void stack(const char *verb)
-{
-	char *argv[] = {strdup(KILN_SOURCE_ROOT "/tools/stack.sh"), strdup(verb),
-			strdup("postgres"), NULL};
-	posix_spawn_file_actions_t actions;
-	int status = -1;
-	pid_t pid;
-
-	assert_int_equal(posix_spawn_file_actions_init(&actions), 0);
-	assert_int_equal(
-		posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0),
-		0);
-	assert_int_equal(posix_spawn(&pid, argv[0], &actions, NULL, argv, environ), 0);
-	(void)posix_spawn_file_actions_destroy(&actions);
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_int_equal(status, 0);
-	for (size_t i = 0; argv[i]; i++)
-		free(argv[i]);
-}
-
-static void server_killed_in_load_loses_nothing(void **state)
-{
-	struct fixture *f = *state;
-	struct err e = {""};
-	int64_t back_us;
-	struct load *l;
-
-	if (!getenv("KILN_STACK_DIR")) {
-		print_message("# KILN_STACK_DIR is not set: the server is not ours to kill\n");
-		skip();
-	}
-	l = load_start(f);
-	for (int i = 0; i < 2; i++) {
-		load_go_on(l, 200);
-		stack("kill");
-		run_for(f, 300);
-		assert_int_equal(store_health(f->store, &e), -EAGAIN);
-		assert_non_null(strstr(e.msg, "Connection refused"));
-		assert_true(l->refused > 0);
-		stack("up");
-		back_us = clock_monotonic_us();
-		load_go_on(l, 100);
-		assert_true(clock_monotonic_us() - back_us < 5000000);
-		assert_int_equal(store_health(f->store, &e), 0);
-	}
-	assert_true(load_end(l) >= 600);
-}
+/* ---- statements ---- */
 
 static void statement_that_takes_too_long_says_try_again(void **state)
 {
@@ -737,8 +360,6 @@ static const struct CMUnitTest own[] = {
 	CASE(migrate_at_once_makes_one_schema),
 	CASE(old_day_dropped_as_a_whole),
 	CASE(id_of_a_day_without_partition_says_try_again),
-	CASE(connections_ended_in_load_lose_nothing),
-	CASE(server_killed_in_load_loses_nothing),
 	CASE(statement_that_takes_too_long_says_try_again),
 	CASE(outbox_gives_each_tenant_its_share),
 	CASE(big_contents_are_compressed),
@@ -749,28 +370,14 @@ int main(int argc, char **argv)
 {
 	struct CMUnitTest tests[128];
 	size_t n = 0;
-	int failed;
 
 	if (argc == 3 && str_eq(argv[1], "--migrate"))
 		return store_migrate(argv[2], NULL, NULL, NULL) < 0;
-	base_url = getenv("KILN_TEST_POSTGRES_URL");
-	if (!base_url || !*base_url) {
-		(void)printf(
-			"1..0 # SKIP KILN_TEST_POSTGRES_URL is not set: `make test-stack` starts "
-			"a server and sets it\n");
-		return 0;
-	}
-	connect_admin();
-	store_backend = &backend;
 	for (size_t i = 0; i < store_suite_tasks_count; i++)
 		tests[n++] = store_suite_tasks[i];
 	for (size_t i = 0; i < store_suite_moves_count; i++)
 		tests[n++] = store_suite_moves[i];
 	for (size_t i = 0; i < ARRAY_SIZE(own); i++)
 		tests[n++] = own[i];
-	failed = _cmocka_run_group_tests("store on PostgreSQL", tests, n, NULL, NULL);
-	drop_schema();
-	PQfinish(admin);
-	admin = NULL;
-	return failed;
+	return postgres_main("store on PostgreSQL", tests, n);
 }
