@@ -230,7 +230,7 @@ static enum MHD_Result on_head(struct http_server *s, struct MHD_Connection *con
 	if (s->closing)
 		problem_send(r, PROBLEM_SHUTTING_DOWN, "the server is shutting down");
 	else
-		http_head_read(r, url, method, version);
+		http_head_read(r, &c->target, url, method, version);
 	if (!r->status || !answer_at_once(r))
 		return MHD_YES;
 	http_reply_last(r);
@@ -312,6 +312,17 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
 		return result;
 	}
 	return on_whole(r);
+}
+
+/* Comes before on_request, which gets the path decoded. What it returns is the first con_cls. */
+static void *on_target(void *cls, const char *text, struct MHD_Connection *connection)
+{
+	struct http_conn *c = conn_of_mhd(connection);
+
+	(void)cls;
+	if (c)
+		http_target_read(&c->target, text);
+	return NULL;
 }
 
 static void on_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
@@ -480,8 +491,9 @@ static int start_daemon(struct http_server *s, struct err *e)
 		MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request, s,
 		MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, s->cfg.connections_max,
 		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEAD_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
-		(unsigned)SILENCE_S, MHD_OPTION_NOTIFY_COMPLETED, on_completed, s,
-		MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_END);
+		(unsigned)SILENCE_S, MHD_OPTION_URI_LOG_CALLBACK, on_target, s,
+		MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_NOTIFY_CONNECTION,
+		on_connection, s, MHD_OPTION_END);
 	if (!s->daemon)
 		return err_set(e, -ENOMEM, "could not start the HTTP server on %s", s->cfg.listen);
 	(void)TAKE_FD(fd);

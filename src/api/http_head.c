@@ -56,6 +56,31 @@ static enum MHD_Result on_param(void *cls, enum MHD_ValueKind kind, const char *
 	return MHD_YES;
 }
 
+void http_target_read(struct http_target *ret_target, const char *text)
+{
+	static const char *const schemes[] = {"http://", "https://"};
+	size_t path_len = strcspn(text, "?"), scheme = 0, len;
+	const char *zero = strstr(text, "%00");
+
+	*ret_target = (struct http_target){.bad = NULL};
+	/* Decoded, a NUL would hide what follows it. That of the query is seen by on_param. */
+	if (zero && zero < text + path_len)
+		ret_target->bad = "the path holds a NUL";
+	for (size_t i = 0; i < ARRAY_SIZE(schemes); i++)
+		if (strncasecmp(text, schemes[i], strlen(schemes[i])) == 0)
+			scheme = strlen(schemes[i]);
+	if (!scheme)
+		return;
+	len = strcspn(text + scheme, "/?#");
+	if (!len || len >= HTTP_AUTHORITY_MAX || text[scheme] == ':' ||
+	    strcspn(text + scheme, "@%\\") < len) {
+		ret_target->bad = "the host in the request target is not one";
+		return;
+	}
+	memcpy(ret_target->authority, text + scheme, len);
+	ret_target->path_at = scheme + len;
+}
+
 /* What two readers of the same bytes could understand differently is refused. */
 static void check_framing(struct http_request *r, const char *version)
 {
@@ -230,14 +255,31 @@ static void check_body(struct http_request *r)
 	}
 }
 
-void http_head_read(struct http_request *r, const char *url, const char *method,
-		    const char *version)
+/* After the framing, which needs the Host that was sent also where it does not count. */
+static void apply_target(struct http_request *r, const struct http_target *t, const char **url)
+{
+	if (t->bad) {
+		problem_send(r, PROBLEM_BAD_REQUEST, "%s", t->bad);
+		return;
+	}
+	if (!t->authority[0])
+		return;
+	r->headers[HTTP_HOST] = t->authority;
+	*url += t->path_at;
+	if (!**url)
+		*url = "/";
+}
+
+void http_head_read(struct http_request *r, const struct http_target *target, const char *url,
+		    const char *method, const char *version)
 {
 	const struct http_config *cfg = &r->server->cfg;
 
 	(void)MHD_get_connection_values_n(r->connection, MHD_HEADER_KIND, on_header, r);
 	(void)MHD_get_connection_values_n(r->connection, MHD_GET_ARGUMENT_KIND, on_param, r);
 	check_framing(r, version);
+	if (!r->response)
+		apply_target(r, target, &url);
 	if (!r->response && cfg->guard)
 		cfg->guard(r, cfg->ctx);
 	if (!r->response)

@@ -12,11 +12,19 @@
 
 #include <microhttpd.h>
 
-enum { HTTP_QUERY_MAX = 8 };
+enum { HTTP_QUERY_MAX = 8, HTTP_AUTHORITY_MAX = 256 };
 
 struct http_param {
 	const char *name;
 	const char *value; /* NULL: "?name" alone */
+};
+
+/* What is read of a request target before libmicrohttpd decodes it: "/path?query", or in absolute
+ * form (RFC 9112, 3.2.2) "http://HOST:PORT/path?query", whose host then counts in place of Host. */
+struct http_target {
+	const char *bad;		    /* why it is refused, or NULL */
+	size_t path_at;			    /* where the path begins: behind the authority */
+	char authority[HTTP_AUTHORITY_MAX]; /* "": not in absolute form */
 };
 
 struct http_request {
@@ -50,8 +58,9 @@ struct http_conn {
 	struct list link;
 	struct http_server *server;
 	int fd;
-	int64_t deadline_us; /* monotonic: of what the client is expected to do now */
-	bool linger;	     /* a reply was sent while the client may still be sending */
+	int64_t deadline_us;	   /* monotonic: of what the client is expected to do now */
+	bool linger;		   /* a reply was sent while the client may still be sending */
+	struct http_target target; /* of the request whose head came last */
 	struct http_request request;
 };
 
@@ -78,9 +87,13 @@ struct http_server {
 	void *closed_ctx;
 };
 
-/* Reads headers and query, and answers where the head alone is reason enough. */
-void http_head_read(struct http_request *r, const char *url, const char *method,
-		    const char *version);
+/* Reads a request target as it stands in the request line. */
+void http_target_read(struct http_target *ret_target, const char *text);
+
+/* Reads headers and query, and answers where the head alone is reason enough. url is the decoded
+ * path, with the authority in front where target has one. */
+void http_head_read(struct http_request *r, const struct http_target *target, const char *url,
+		    const char *method, const char *version);
 
 /* Keeps a duplicate of fd open for a moment after the daemon has closed its own, and throws away
  * what still comes, so that the kernel does not answer it with a reset, which would take the

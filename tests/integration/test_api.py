@@ -88,6 +88,49 @@ def test_bad_framing_is_refused_and_nothing_behind_it_is_read(echo, what):
     assert echo.alive()
 
 
+@pytest.mark.parametrize("path", ["/healthz%00x", "/healthz%00", "/%00healthz", f"/result/{UNKNOWN}%00x",
+                                  "/healthz%00?a=1", "http://127.0.0.1/healthz%00x"])
+def test_nul_in_a_path_is_refused(echo, path):
+    got = echo.raw(head("GET", path, Connection="close"))
+    assert statuses(got) == [400] and b"NUL" in got, got
+
+
+def test_what_only_looks_like_a_nul_is_a_path(echo):
+    got = echo.raw(head("GET", "/healthz%2500", Connection="close"))
+    assert statuses(got) == [404], got
+    got = echo.raw(head("GET", "/healthz?a=%00", Connection="close"))
+    assert statuses(got) == [400], got
+
+
+@pytest.mark.parametrize("target, status", [
+    ("http://127.0.0.1:8080/healthz", 200), ("HTTP://LOCALHOST/healthz", 200),
+    ("http://[::1]:80/healthz", 200), ("https://localhost/healthz", 200), ("http://localhost", 200),
+    ("http://localhost/v1/tasks?limit=1", 200), ("http://localhost?x=1", 400),
+    ("http://localhost/tasks?limit=0", 400), ("http://localhost/nothing", 404),
+    ("http://evil.example/healthz", 403), ("http://evil.example", 403),
+    ("http:///healthz", 400), ("http://:80/healthz", 400), ("http://me@127.0.0.1/healthz", 400),
+    ("http://127.0.0.1%2fhealthz", 400), ("http://127.0.0.1%40evil.example/healthz", 400),
+    ("http://" + "a" * 300 + "/healthz", 400), ("ftp://127.0.0.1/healthz", 404),
+])
+def test_absolute_form_of_targets(echo, target, status):
+    got = echo.raw(head("GET", target, Connection="close"))
+    assert statuses(got) == [status], got
+
+
+def test_host_of_the_target_counts_in_place_of_host(echo):
+    def ask(target, **headers):
+        return statuses(echo.raw(head("GET", target, Connection="close", **headers)))
+    assert ask("http://127.0.0.1/healthz", Host="evil.example") == [200]
+    assert ask("http://evil.example/healthz", Host="127.0.0.1") == [403]
+    assert ask("http://localhost:7/healthz", Origin="http://localhost:7") == [200]
+    assert ask("http://localhost:7/healthz", Host="localhost:8", Origin="http://localhost:8") == [403]
+    # The next request of the connection has its own.
+    got = echo.raw(head("GET", "http://127.0.0.1/healthz", Host="evil.example") +
+                   head("GET", "/healthz", Host="evil.example", Connection="close"))
+    assert statuses(got) == [200, 403], got
+    assert echo.raw(b"GET http://127.0.0.1/healthz HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 400")
+
+
 def test_http_1_0_needs_no_host(echo):
     got = echo.raw(b"GET /languages HTTP/1.0\r\n\r\n")
     # A server on loopback answers only to its own names, also where none is given.
