@@ -33,7 +33,7 @@ struct command {
 
 extern const char cmd_run_usage[], cmd_submit_usage[], cmd_result_usage[], cmd_cancel_usage[];
 extern const char cmd_languages_usage[], cmd_doctor_usage[], cmd_config_usage[], cmd_keys_usage[];
-extern const char cmd_serve_usage[], cmd_migrate_usage[];
+extern const char cmd_queue_usage[], cmd_serve_usage[], cmd_migrate_usage[];
 
 int cmd_serve(int argc, char **argv);
 int cmd_run(int argc, char **argv);
@@ -44,6 +44,7 @@ int cmd_languages(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 int cmd_config(int argc, char **argv);
 int cmd_keys(int argc, char **argv);
+int cmd_queue(int argc, char **argv);
 int cmd_migrate(int argc, char **argv);
 
 /* "kiln: message" on standard error; returns status. */

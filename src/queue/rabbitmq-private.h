@@ -292,6 +292,13 @@ void rabbit_delivered(struct rabbit_thread *t, struct rabbit_lane *lane);
 void rabbit_consumer_cancelled(struct rabbit_thread *t, struct rabbit_lane *lane);
 void rabbit_drop_deliveries(struct rabbit_thread *t);
 
+/* ---- rabbitmq_content.c ---- */
+void rabbit_content_begin(struct rabbit_content *content, enum rabbit_content_kind kind,
+			  uint64_t tag);
+/* 1 where the message is complete, 0 where more is to come, -EPROTO for a frame out of order. */
+int rabbit_content_header(struct rabbit_content *content, const amqp_frame_t *f);
+int rabbit_content_body(struct rabbit_content *content, const amqp_frame_t *f);
+
 /* ---- rabbitmq_pump.c ---- */
 /* Takes the frames that are there. 0, 1 where more may be, or -ENOTCONN. */
 int rabbit_pump(struct rabbit_thread *t, struct rabbit_conn *c);

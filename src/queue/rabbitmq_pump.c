@@ -2,7 +2,6 @@
 #include "queue/rabbitmq-private.h"
 
 #include <errno.h>
-#include <string.h>
 #include <sys/time.h>
 
 /*
@@ -17,15 +16,6 @@ enum { FRAMES_MAX = 256 };
 static bool is_out(const struct rabbit_thread *t, const struct rabbit_conn *c)
 {
 	return c == &t->out;
-}
-
-static void copy_text(amqp_bytes_t text, char *dst, size_t size)
-{
-	dst[0] = '\0';
-	if (text.len >= size || memchr(text.bytes, '\0', text.len))
-		return;
-	memcpy(dst, text.bytes, text.len);
-	dst[text.len] = '\0';
 }
 
 /* ---- messages ---- */
@@ -57,64 +47,19 @@ static void complete(struct rabbit_thread *t, const struct rabbit_conn *c, amqp_
 	content->kind = CONTENT_NONE;
 }
 
-static void begin(struct rabbit_content *content, enum rabbit_content_kind kind, uint64_t tag)
-{
-	content->kind = kind;
-	content->tag = tag;
-	content->has_header = content->too_large = false;
-	content->len = 0;
-	content->message_id[0] = content->traceparent[0] = '\0';
-}
-
-static void take_headers(struct rabbit_content *content, const amqp_basic_properties_t *p)
-{
-	if (p->_flags & AMQP_BASIC_MESSAGE_ID_FLAG)
-		copy_text(p->message_id, content->message_id, sizeof content->message_id);
-	if (!(p->_flags & AMQP_BASIC_HEADERS_FLAG))
-		return;
-	for (int i = 0; i < p->headers.num_entries; i++) {
-		const amqp_table_entry_t *h = &p->headers.entries[i];
-
-		if (h->value.kind == AMQP_FIELD_KIND_UTF8 && h->key.len == 11 &&
-		    memcmp(h->key.bytes, "traceparent", 11) == 0 &&
-		    queue_traceparent_valid(h->value.value.bytes.bytes, h->value.value.bytes.len))
-			copy_text(h->value.value.bytes, content->traceparent,
-				  sizeof content->traceparent);
-	}
-}
-
-static int on_header(struct rabbit_thread *t, const struct rabbit_conn *c, const amqp_frame_t *f)
+/* A frame of a message: header or body. */
+static int on_content(struct rabbit_thread *t, const struct rabbit_conn *c, const amqp_frame_t *f)
 {
 	struct rabbit_content *content = content_of(t, c, f->channel);
+	int r;
 
-	if (!content || content->kind == CONTENT_NONE || content->has_header ||
-	    f->payload.properties.class_id != AMQP_BASIC_CLASS)
+	if (!content)
 		return -EPROTO;
-	content->has_header = true;
-	content->left = f->payload.properties.body_size;
-	content->too_large = content->left > sizeof content->body;
-	take_headers(content, f->payload.properties.decoded);
-	if (!content->left)
+	r = f->frame_type == AMQP_FRAME_HEADER ? rabbit_content_header(content, f)
+					       : rabbit_content_body(content, f);
+	if (r > 0)
 		complete(t, c, f->channel, content);
-	return 0;
-}
-
-static int on_body(struct rabbit_thread *t, const struct rabbit_conn *c, const amqp_frame_t *f)
-{
-	struct rabbit_content *content = content_of(t, c, f->channel);
-	amqp_bytes_t part = f->payload.body_fragment;
-
-	if (!content || content->kind == CONTENT_NONE || !content->has_header ||
-	    part.len > content->left)
-		return -EPROTO;
-	content->left -= part.len;
-	if (!content->too_large) {
-		memcpy(content->body + content->len, part.bytes, part.len);
-		content->len += part.len;
-	}
-	if (!content->left)
-		complete(t, c, f->channel, content);
-	return 0;
+	return r < 0 ? r : 0;
 }
 
 /* ---- methods ---- */
@@ -130,7 +75,7 @@ static int on_deliver(struct rabbit_thread *t, struct rabbit_conn *c, const amqp
 
 	if (!lane)
 		return err_set(e, -EPROTO, "a delivery came where none was asked for");
-	begin(&lane->content, CONTENT_DELIVERY, m->delivery_tag);
+	rabbit_content_begin(&lane->content, CONTENT_DELIVERY, m->delivery_tag);
 	return 0;
 }
 
@@ -140,7 +85,7 @@ static int on_return(struct rabbit_thread *t, struct rabbit_conn *c, const amqp_
 	(void)e;
 	(void)c;
 	(void)f;
-	begin(&t->returned, CONTENT_RETURN, 0);
+	rabbit_content_begin(&t->returned, CONTENT_RETURN, 0);
 	return 0;
 }
 
@@ -265,15 +210,12 @@ static int on_frame(struct rabbit_thread *t, struct rabbit_conn *c, const amqp_f
 				return methods[i].call(t, c, f, e);
 		return 0;
 	case AMQP_FRAME_HEADER:
-		r = on_header(t, c, f);
-		break;
 	case AMQP_FRAME_BODY:
-		r = on_body(t, c, f);
-		break;
+		r = on_content(t, c, f);
+		return r < 0 ? err_set(e, r, "the broker's frames are out of order") : 0;
 	default:
 		return 0;
 	}
-	return r < 0 ? err_set(e, r, "the broker's frames are out of order") : 0;
 }
 
 int rabbit_pump(struct rabbit_thread *t, struct rabbit_conn *c)

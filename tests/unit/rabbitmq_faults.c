@@ -5,6 +5,7 @@
 #include "base/str.h"
 #include "cut_proxy.h"
 #include "loop_fixture.h"
+#include "queue/inspect.h"
 #include "queue/rabbitmq-private.h"
 
 #include <errno.h>
@@ -443,6 +444,98 @@ static void message_that_cannot_be_carried_is_refused(void **state)
 	assert_int_equal(publish(f), 0);
 }
 
+/* ---- dead letters ---- */
+
+struct letters {
+	size_t n;
+	struct queue_dead_letter seen[4];
+};
+
+static void keep_letter(void *ctx, const struct queue_dead_letter *letter)
+{
+	struct letters *l = ctx;
+
+	assert_true(l->n < ARRAY_SIZE(l->seen));
+	l->seen[l->n++] = *letter;
+}
+
+/* Takes the first message and throws it back until the broker has had enough of it. */
+static void wear_out(struct rabbit_conn *c, const struct rabbit_url *u)
+{
+	char name[RABBIT_NAME_MAX];
+
+	rabbit_name(u, "python.normal", name);
+	for (int i = 0; i < 200 && !count_of(c, u, "dead"); i++) {
+		amqp_rpc_reply_t r = amqp_basic_get(c->c, 1, amqp_cstring_bytes(name), 0);
+		amqp_message_t m;
+
+		assert_int_equal(r.reply_type, AMQP_RESPONSE_NORMAL);
+		if (r.reply.id != AMQP_BASIC_GET_OK_METHOD)
+			continue;
+		assert_int_equal(amqp_read_message(c->c, 1, &m, 0).reply_type,
+				 AMQP_RESPONSE_NORMAL);
+		amqp_destroy_message(&m);
+		assert_int_equal(
+			amqp_basic_reject(
+				c->c, 1, ((amqp_basic_get_ok_t *)r.reply.decoded)->delivery_tag, 1),
+			0);
+	}
+	assert_int_equal(count_of(c, u, "dead"), 1);
+}
+
+static void dead_letters_are_shown_and_put_back(void **state)
+{
+	AUTO(queue_inspector_free) struct queue_inspector *i = NULL;
+	struct fixture *f = *state;
+	const char *url = rabbitmq_fresh();
+	struct letters letters = {0};
+	struct queue_count count;
+	struct publishing p;
+	struct rabbit_url u;
+	struct rabbit_conn c;
+	struct err e = {""};
+	size_t total = 0, replayed = 0, left = 0;
+
+	open_at(f, url);
+	start_publish(f, &p);
+	loop_run_until(&f->loop, &p.done);
+	c = rabbitmq_side(url, &u);
+	wear_out(&c, &u);
+	write_raw(&c, &u, "garbage", 7, "");
+	consume(f, 4);
+	RUN_UNTIL(f, count_of(&c, &u, "dead") == 2);
+	rabbit_disconnect(&c, true);
+
+	assert_int_equal(queue_inspector_new("memory:", &i, &e), -EOPNOTSUPP);
+	if (queue_inspector_new(url, &i, &e) < 0)
+		fail_msg("%s", e.msg);
+	assert_int_equal(queue_inspect_count(i, "cobol", TASK_CLASS_LOW, &count, &e), 0);
+	assert_false(count.exists);
+	assert_int_equal(queue_inspect_count(i, "python", TASK_CLASS_NORMAL, &count, &e), 0);
+	assert_true(count.exists && count.ready == 0 && count.consumers == 1);
+	/* Looking changes nothing. */
+	for (int k = 0; k < 2; k++) {
+		letters.n = 0;
+		assert_int_equal(queue_inspect_dead(i, 4, &total, keep_letter, &letters, &e), 0);
+		assert_int_equal(total, 2);
+		assert_int_equal(letters.n, 2);
+	}
+	assert_true(letters.seen[0].readable);
+	assert_true(uuid_eq(&letters.seen[0].message.id, &p.r.message.id));
+	assert_string_equal(letters.seen[0].reason, "delivery_limit");
+	assert_non_null(strstr(letters.seen[0].queue, "python.normal"));
+	assert_true(letters.seen[0].died_us > 0);
+	assert_false(letters.seen[1].readable);
+	assert_string_equal(letters.seen[1].reason, "rejected");
+	assert_true(letters.seen[1].problem[0]);
+	if (queue_replay_dead(i, &replayed, &left, &e) < 0)
+		fail_msg("%s", e.msg);
+	assert_int_equal(replayed, 1);
+	assert_int_equal(left, 1);
+	RUN_UNTIL(f, f->n_held == 1);
+	assert_true(uuid_eq(&f->last.id, &p.r.message.id));
+}
+
 /* ---- what goes wrong at the broker ---- */
 
 static void deleted_queue_is_made_again(void **state)
@@ -674,6 +767,7 @@ const struct CMUnitTest rabbitmq_faults[] = {
 	CASE(foreign_messages_go_to_the_dead_letters),
 	CASE(traceparent_travels),
 	CASE(message_that_cannot_be_carried_is_refused),
+	CASE(dead_letters_are_shown_and_put_back),
 	CASE(deleted_queue_is_made_again),
 	CASE(publish_without_a_queue_fails),
 	CASE(handing_back_costs_no_delivery),

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "queue/inspect.h"
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/str.h"
+#include "cmd/cmd.h"
+#include "config/config.h"
+#include "task/language.h"
+#include "json/writer.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
+
+enum { LETTERS_MAX = 1000, LETTERS_SHOWN = 20, TEXT_MAX = 4 * 1024 * 1024 };
+
+const char cmd_queue_usage[] =
+	"usage: kiln queue [--json] [OPTIONS]\n"
+	"       kiln queue replay [--json] [OPTIONS]\n\n"
+	"Shows how many tasks wait in the queues at a broker, per language and priority, and the "
+	"dead\n"
+	"letters: messages that nobody could read, that were delivered too often without an "
+	"answer, or\n"
+	"that waited for a week. replay puts the dead letters that can be read back into their "
+	"queues; a\n"
+	"task that is through by then is not run again. The options are those of `kiln serve` "
+	"that say\n"
+	"where its queue is: --queue, --languages, --config.\n\n"
+	"exit status: 0, or 1 where the broker could not be asked.\n";
+
+/* ---- the queues ---- */
+
+struct view {
+	const struct language_registry *languages;
+	struct queue_inspector *inspector;
+	struct json_writer *json; /* NULL: for a person */
+	size_t shown;
+};
+
+static void show_queue(struct view *v, const char *language, enum task_class class,
+		       const struct queue_count *c)
+{
+	if (!v->json) {
+		if (!v->shown++)
+			(void)printf("%-32s %9s %10s\n", "QUEUE", "WAITING", "CONSUMERS");
+		(void)printf("%-32s %9zu %10zu\n", c->name, c->ready, c->consumers);
+		return;
+	}
+	json_write_begin_object(v->json);
+	json_write_text_field(v->json, "name", c->name);
+	json_write_text_field(v->json, "language", language);
+	json_write_text_field(v->json, "priority", task_class_name(class));
+	json_write_int_field(v->json, "waiting", (int64_t)c->ready);
+	json_write_int_field(v->json, "consumers", (int64_t)c->consumers);
+	json_write_end_object(v->json);
+}
+
+static int show_queues(struct view *v, struct err *e)
+{
+	for (size_t i = 0; i < language_count(v->languages); i++) {
+		const char *name = language_at(v->languages, i)->name;
+
+		for (int c = 0; c < _TASK_CLASS_MAX; c++) {
+			struct queue_count count;
+			int r = queue_inspect_count(v->inspector, name, (enum task_class)c, &count,
+						    e);
+
+			if (r < 0)
+				return r;
+			if (count.exists)
+				show_queue(v, name, (enum task_class)c, &count);
+		}
+	}
+	if (!v->json && !v->shown)
+		(void)printf("There are no queues: nothing was submitted yet.\n");
+	return 0;
+}
+
+/* ---- the dead letters ---- */
+
+static void show_letter_json(struct json_writer *w, const struct queue_dead_letter *l)
+{
+	char id[UUID_TEXT_MAX], died[CLOCK_RFC3339_MAX];
+
+	json_write_begin_object(w);
+	if (l->readable) {
+		uuid_format(&l->message.id, id);
+		json_write_text_field(w, "task_id", id);
+		json_write_text_field(w, "language", l->message.language);
+		json_write_text_field(w, "priority", task_class_name(l->message.class));
+		json_write_text_field(w, "tenant", l->message.tenant);
+	} else {
+		json_write_null_field(w, "task_id");
+		json_write_text_field(w, "problem", l->problem);
+	}
+	json_write_text_field(w, "reason", l->reason);
+	json_write_text_field(w, "queue", l->queue);
+	if (l->died_us) {
+		clock_format(l->died_us, died);
+		json_write_text_field(w, "died_at", died);
+	} else {
+		json_write_null_field(w, "died_at");
+	}
+	json_write_end_object(w);
+}
+
+/* What stands in a dead letter may come from anybody: only what was checked, or is ours, is shown
+ * as it is. */
+static void show_letter(void *ctx, const struct queue_dead_letter *l)
+{
+	char id[UUID_TEXT_MAX], died[CLOCK_RFC3339_MAX] = "";
+	struct view *v = ctx;
+
+	if (v->json) {
+		show_letter_json(v->json, l);
+		return;
+	}
+	if (l->died_us)
+		clock_format(l->died_us, died);
+	if (l->readable) {
+		uuid_format(&l->message.id, id);
+		(void)printf("  %s  %s.%s  %s  %s\n", id, l->message.language,
+			     task_class_name(l->message.class), l->reason, died);
+		return;
+	}
+	(void)printf("  (%s)  %s  %s\n", l->problem, l->reason, died);
+}
+
+static int show(struct view *v, struct err *e)
+{
+	size_t dead = 0;
+	int r;
+
+	if (v->json) {
+		json_write_begin_object(v->json);
+		json_write_name(v->json, "queues");
+		json_write_begin_array(v->json);
+	}
+	r = show_queues(v, e);
+	if (r < 0)
+		return r;
+	if (v->json) {
+		json_write_end_array(v->json);
+		json_write_name(v->json, "dead_letters");
+		json_write_begin_array(v->json);
+	} else {
+		(void)printf("\nDead letters, the oldest first:\n");
+	}
+	r = queue_inspect_dead(v->inspector, v->json ? LETTERS_MAX : LETTERS_SHOWN, &dead,
+			       show_letter, v, e);
+	if (r < 0)
+		return r;
+	if (v->json) {
+		json_write_end_array(v->json);
+		json_write_int_field(v->json, "dead_letters_total", (int64_t)dead);
+		json_write_end_object(v->json);
+	} else if (!dead) {
+		(void)printf("  none\n");
+	} else if (dead > LETTERS_SHOWN) {
+		(void)printf("  and %zu more (--json shows up to %d)\n", dead - LETTERS_SHOWN,
+			     LETTERS_MAX);
+	}
+	return 0;
+}
+
+static int replay(struct view *v, struct err *e)
+{
+	size_t replayed = 0, left = 0;
+	int r = queue_replay_dead(v->inspector, &replayed, &left, e);
+
+	if (r < 0)
+		return r;
+	if (v->json) {
+		json_write_begin_object(v->json);
+		json_write_int_field(v->json, "replayed", (int64_t)replayed);
+		json_write_int_field(v->json, "left", (int64_t)left);
+		json_write_end_object(v->json);
+		return 0;
+	}
+	(void)printf("%zu put back into their queues", replayed);
+	(void)printf(left ? ", %zu left that cannot be read\n" : "\n", left);
+	return 0;
+}
+
+/* ---- the command ---- */
+
+/* Takes "--json" out; the rest is the configuration's. */
+static bool take_json(int *argc, char **argv)
+{
+	bool found = false;
+	int n = 0;
+
+	for (int i = 0; i < *argc; i++) {
+		if (i && str_eq(argv[i], "--json"))
+			found = true;
+		else
+			argv[n++] = argv[i];
+	}
+	*argc = n;
+	return found;
+}
+
+static int run(const struct config *c, bool as_json, int (*action)(struct view *, struct err *),
+	       struct err *e)
+{
+	AUTO(language_registry_free) struct language_registry *languages = NULL;
+	AUTO(queue_inspector_free) struct queue_inspector *inspector = NULL;
+	struct json_writer w;
+	struct view v = {.json = as_json ? &w : NULL};
+	struct buf text;
+	int r = language_registry_load(c->languages, &languages, e);
+
+	if (r == 0)
+		r = queue_inspector_new(c->queue, &inspector, e);
+	if (r < 0)
+		return r;
+	v.languages = languages;
+	v.inspector = inspector;
+	buf_init(&text, TEXT_MAX);
+	json_writer_init(&w, &text);
+	r = action(&v, e);
+	if (r == 0 && buf_error(&text) < 0)
+		r = err_errno(e, buf_error(&text), "could not write the answer");
+	if (r == 0 && as_json)
+		(void)printf("%s\n", text.data);
+	buf_fini(&text);
+	return r;
+}
+
+int cmd_queue(int argc, char **argv)
+{
+	AUTO(config_free) struct config *c = NULL;
+	bool as_json = take_json(&argc, argv);
+	bool replays = argc > 1 && str_eq(argv[1], "replay");
+	struct err e = {""};
+
+	if (argc > 1 && !replays && argv[1][0] != '-')
+		return cmd_fail_text(EXIT_WRONG_USE,
+				     "unexpected argument \"%s\": `kiln queue [replay]`", argv[1]);
+	if (config_load(argc - replays, argv + replays, environ, &c, &e) < 0)
+		return cmd_fail(EXIT_WRONG_USE, &e);
+	return run(c, as_json, replays ? replay : show, &e) < 0 ? cmd_fail(EXIT_FAILED, &e)
+								: EXIT_OK;
+}
