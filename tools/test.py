@@ -170,6 +170,7 @@ def stack_tests(tally):
     try:
         with stack():
             meson_tests(tally, ASAN, ["stack"])
+            pytest(tally, ASAN, "tests/stack")
     except RuntimeError as e:
         tally.add("stack", 0, [str(e)], [], 0)
 

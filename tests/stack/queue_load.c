@@ -35,6 +35,7 @@ struct entry {
 	struct load *load;
 	int64_t began_us;
 	bool confirmed;
+	bool to_hand_back; /* once, when it comes */
 	unsigned delivered;
 };
 
@@ -87,6 +88,7 @@ static void publish_one(struct load *l)
 	if (!e)
 		abort();
 	e->load = l;
+	e->to_hand_back = l->published % HAND_BACK_EACH == 0;
 	uuid7_new(&e->r.message.id);
 	e->r.message.class = (enum task_class)(l->published % _TASK_CLASS_MAX);
 	e->r.message.enqueued_us = clock_wall_us();
@@ -119,7 +121,8 @@ static void on_delivered(void *ctx, struct queue_delivery *d)
 	struct load *l = ctx;
 	struct entry *e = map_get(&l->entries, &d->message.id, sizeof d->message.id);
 
-	if (e && !e->delivered && l->published % HAND_BACK_EACH == 0) {
+	if (e && e->to_hand_back) {
+		e->to_hand_back = false;
 		l->handed++;
 		queue_hand_back(l->queue, d);
 		return;

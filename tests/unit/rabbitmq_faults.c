@@ -682,11 +682,11 @@ static void stalled_connection_answers_and_recovers(void **state)
 	cut_proxy_set(f->proxy, CUT_STALL);
 	began_us = clock_monotonic_us();
 	assert_int_equal(publish(f), -EAGAIN);
-	assert_in_range(clock_monotonic_us() - began_us, 4000000, 8000000);
+	assert_in_range(clock_monotonic_us() - began_us, 4000000, 15000000);
 	/* From here on nobody has to wait for that. */
 	began_us = clock_monotonic_us();
 	assert_int_equal(publish(f), -EAGAIN);
-	assert_in_range(clock_monotonic_us() - began_us, 0, 1000000);
+	assert_in_range(clock_monotonic_us() - began_us, 0, 2000000);
 	assert_int_equal(queue_reserve(f->queue, "python", TASK_CLASS_NORMAL), -ENOTCONN);
 	cut_proxy_set(f->proxy, CUT_PASS);
 	RUN_UNTIL(f, queue_check(f->queue, NULL) == 0);
@@ -708,7 +708,7 @@ static void silent_peer_is_given_up(void **state)
 	cut_proxy_set(f->proxy, CUT_STALL);
 	began_us = clock_monotonic_us();
 	RUN_UNTIL(f, f->n_lost == 1);
-	assert_in_range(clock_monotonic_us() - began_us, 1000000, 8000000);
+	assert_in_range(clock_monotonic_us() - began_us, 1000000, 15000000);
 	assert_mentions(f->lost, "heartbeat");
 	cut_proxy_set(f->proxy, CUT_PASS);
 	RUN_UNTIL(f, f->n_back == 1);
@@ -732,7 +732,7 @@ static void close_while_away_is_prompt(void **state)
 	run_for(f, 1000);
 	began_us = clock_monotonic_us();
 	close_queue(f);
-	assert_in_range(clock_monotonic_us() - began_us, 0, 4000000);
+	assert_in_range(clock_monotonic_us() - began_us, 0, 8000000);
 }
 
 /* With a broker that has stopped, what is in flight is given up after a while. */
