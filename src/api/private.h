@@ -26,6 +26,7 @@ struct api {
 
 	int64_t logged_us; /* monotonic: of the last failure in the log */
 	size_t operations;
+	bool probing; /* the store, for a /readyz */
 	bool closing, http_closed;
 	void (*closed)(void *ctx);
 	void *closed_ctx;

@@ -178,7 +178,7 @@ extern const struct pg_verb *const pg_verbs[_PG_VERB_MAX];
 extern const struct pg_verb pg_verb_insert, pg_verb_claim, pg_verb_renew, pg_verb_finish,
 	pg_verb_release, pg_verb_cancel_task, pg_verb_sweep, pg_verb_prune;
 extern const struct pg_verb pg_verb_get, pg_verb_list, pg_verb_scan, pg_verb_key_add,
-	pg_verb_key_revoke, pg_verb_key_list;
+	pg_verb_key_revoke, pg_verb_key_list, pg_verb_probe;
 extern const struct pg_verb pg_verb_outbox_take, pg_verb_outbox_done, pg_verb_days;
 
 /* What an SQLSTATE means to callers. */

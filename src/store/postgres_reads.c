@@ -3,6 +3,7 @@
 
 #include "base/str.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -275,3 +276,31 @@ static void drop_key_list(struct store_req *req)
 
 const struct pg_verb pg_verb_key_list = {PG_READ, NULL, bind_key_list, read_key_list,
 					 drop_key_list};
+
+/* ---- a probe ---- */
+
+/* Of no tenant and expired: found by nobody, replaced by the next, and pruned. Hashes, because they
+ * cannot be compressed. */
+static int bind_probe(struct store_req *req, struct pg_params *p, enum pg_sql *ret_sql,
+		      const char **ret_text)
+{
+	static_assert(STORE_PROBE_BYTES == 8192 * 32, "the statement makes as much");
+
+	(void)req;
+	(void)p;
+	*ret_sql = PG_SQL_NONE;
+	*ret_text = "INSERT INTO idempotency (tenant, key, hash, task, expires)"
+		    " SELECT '', '', string_agg(sha256(i::text::bytea), ''::bytea),"
+		    " '00000000-0000-0000-0000-000000000000', 0 FROM generate_series(1, 8192) AS i"
+		    " ON CONFLICT (tenant, key) DO UPDATE SET hash = excluded.hash";
+	return 0;
+}
+
+static int read_probe(struct store_req *req, const PGresult *res)
+{
+	(void)req;
+	(void)res;
+	return 0;
+}
+
+const struct pg_verb pg_verb_probe = {PG_WRITE, NULL, bind_probe, read_probe, NULL};

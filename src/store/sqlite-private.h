@@ -40,6 +40,7 @@ enum sql {
 	SQL_KEY_ADD,
 	SQL_KEY_REVOKE,
 	SQL_KEY_LIST,
+	SQL_PROBE,
 	_SQL_MAX
 };
 
@@ -142,3 +143,4 @@ int sqlite_scan(struct sqlite_conn *c, struct store_req *req);
 int sqlite_key_add(struct sqlite_conn *c, struct store_req *req);
 int sqlite_key_revoke(struct sqlite_conn *c, struct store_req *req);
 int sqlite_key_list(struct sqlite_conn *c, struct store_req *req);
+int sqlite_probe(struct sqlite_conn *c, struct store_req *req);

@@ -49,6 +49,7 @@ static const struct sqlite_verb verbs[_STORE_VERB_MAX] = {
 	[STORE_VERB_KEY_ADD] = {.run = sqlite_key_add},
 	[STORE_VERB_KEY_REVOKE] = {.run = sqlite_key_revoke},
 	[STORE_VERB_KEY_LIST] = {.run = sqlite_key_list, .reads = true},
+	[STORE_VERB_PROBE] = {.run = sqlite_probe},
 };
 
 static void run(struct sqlite_conn *c, struct store_req *req)

@@ -61,6 +61,9 @@ static const char *const sql_texts[_SQL_MAX] = {
 		"UPDATE api_key SET revoked = CASE revoked WHEN 0 THEN ?2 ELSE revoked END"
 		" WHERE name = ?1",
 	[SQL_KEY_LIST] = "SELECT name, tenant, hash, created, revoked FROM api_key ORDER BY name",
+	/* Of no tenant and expired: found by nobody, replaced by the next, and pruned. */
+	[SQL_PROBE] = "REPLACE INTO idempotency (tenant, key, hash, task, expires)"
+		      " VALUES ('', '', zeroblob(?1), x'', 0)",
 };
 
 int sqlite_code(sqlite3 *db, int rc)

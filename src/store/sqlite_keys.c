@@ -76,3 +76,14 @@ int sqlite_key_list(struct sqlite_conn *c, struct store_req *req)
 	r->n = 0;
 	return rc;
 }
+
+int sqlite_probe(struct sqlite_conn *c, struct store_req *req)
+{
+	AUTO_STMT sqlite3_stmt *st = conn_stmt(c, SQL_PROBE);
+
+	(void)req;
+	if (!st)
+		return c->failed;
+	bind_int(st, 1, STORE_PROBE_BYTES);
+	return conn_step(c, st);
+}

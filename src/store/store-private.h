@@ -26,6 +26,7 @@ enum store_verb {
 	STORE_VERB_KEY_ADD,
 	STORE_VERB_KEY_REVOKE,
 	STORE_VERB_KEY_LIST,
+	STORE_VERB_PROBE,
 	_STORE_VERB_MAX
 };
 
@@ -57,9 +58,14 @@ struct store {
 	struct defer *defer;
 	bool closing;
 	bool outbox;
+	int write_code;		 /* of the last write that failed; 0 since a probe has succeeded */
+	int64_t write_failed_us; /* monotonic: when */
 	void (*closed)(void *ctx);
 	void *closed_ctx;
 };
+
+/* Bytes of what a probe writes: enough that a nearly full disk has no room for it. */
+enum { STORE_PROBE_BYTES = 256 * 1024 };
 
 extern const struct store_ops store_sqlite_ops, store_postgres_ops;
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "store/store-private.h"
 
+#include "base/clock.h"
 #include "base/str.h"
 #include "base/url.h"
 #include "observe/metrics.h"
@@ -54,6 +55,12 @@ int store_open(uv_loop_t *loop, const struct store_config *cfg, struct store **r
 int store_health(struct store *s, struct err *e)
 {
 	return s->ops->health ? s->ops->health(s, e) : 0;
+}
+
+int store_write_health(const struct store *s, int64_t *ret_ago_us)
+{
+	*ret_ago_us = clock_monotonic_us() - s->write_failed_us;
+	return s->write_code;
 }
 
 int store_migrate(const char *url, int *ret_from, int *ret_to, struct err *e)
@@ -111,13 +118,32 @@ static const char *error_kind(int code)
 	}
 }
 
+static bool is_read(int verb)
+{
+	return verb == STORE_VERB_GET || verb == STORE_VERB_LIST || verb == STORE_VERB_SCAN ||
+	       verb == STORE_VERB_KEY_LIST;
+}
+
+static void note_write(struct store *s, const struct store_req *req, bool failed)
+{
+	if (is_read(req->verb))
+		return;
+	if (failed) {
+		s->write_code = req->code;
+		s->write_failed_us = clock_monotonic_us();
+	} else if (req->verb == STORE_VERB_PROBE && req->code == 0) {
+		s->write_code = 0;
+	}
+}
+
 void store_done(struct store *s, struct store_req *req)
 {
 	const char *kind = error_kind(req->code);
 
-	(void)s;
 	if (kind)
 		metric_add(METRIC_STORE_ERRORS, 1, kind);
+	/* A file that is suddenly read-only is no fault of a request either. */
+	note_write(s, req, kind || req->code == -EACCES);
 	req->done(req, req->code);
 }
 
@@ -158,6 +184,11 @@ static void start_outbox(struct store *s, struct store_req *req, enum store_verb
 	list_init(&req->deferred.link);
 	req->deferred.call = on_refused;
 	defer_call(s->defer, &req->deferred);
+}
+
+void store_probe(struct store *s, struct store_probe *r)
+{
+	start(s, &r->req, STORE_VERB_PROBE, true);
 }
 
 /* ---- the verbs: what their fields must hold ---- */

@@ -70,6 +70,17 @@ void store_cancel(struct store_req *req);
 /* 0, or -EAGAIN where the store cannot be reached at present, with where and why. */
 int store_health(struct store *s, struct err *e);
 
+/* 0, or the code of the last write that the store itself failed (-ENOSPC, -EAGAIN, -EIO, ...), and
+ * how long ago that was. Remembered until a probe succeeds: a write that succeeds meanwhile may
+ * have found room where the next does not. */
+int store_write_health(const struct store *s, int64_t *ret_ago_us);
+
+/* Writes a little, which nobody sees, to find out whether the store takes writes (again). */
+struct store_probe {
+	struct store_req req;
+};
+void store_probe(struct store *s, struct store_probe *r);
+
 /* Brings the schema up to what this program knows, and is safe when several do so at once; refuses
  * a newer one (-ENOTSUP). ret_from is 0 where there was none. Blocks. */
 int store_migrate(const char *url, int *ret_from, int *ret_to, struct err *e);

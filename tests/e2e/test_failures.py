@@ -212,6 +212,7 @@ def small_disk(scratch):
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m,mode=755", "kiln-test", path], check=True)
     yield path
     subprocess.run(["umount", "-l", path], check=True)
+    os.rmdir(path)
 
 
 def test_full_disk_is_503_and_passes_by_itself(make_server, small_disk):
@@ -235,6 +236,9 @@ def test_full_disk_is_503_and_passes_by_itself(make_server, small_disk):
     assert full, "the disk did not get full"
     problem(full[0], 503)
     assert server.get("/healthz").status == 200
+    for _ in range(4):  # and also when it was some time ago that a client wanted to write
+        problem(server.get("/readyz"), 503, "the store cannot write", "disk is full")
+        time.sleep(0.7)
     assert server.result(kept)["stdout"] == "kept\n"
     accepted = [a.json["task_id"] for a in answers if a.status == 201]
     os.unlink(ballast)

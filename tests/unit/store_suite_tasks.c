@@ -607,6 +607,25 @@ static void close_finishes_what_was_asked(void **state)
 	}
 }
 
+static void probe_writes_what_nobody_sees(void **state)
+{
+	struct fixture *f = *state;
+	struct store_list list = {.state = -1, .limit = 10};
+	struct store_prune prune = {.before_us = NOW_US, .now_us = NOW_US, .limit = 10};
+	struct store_probe probe = {0};
+	int64_t ago_us = 0;
+
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(RUN(probe, f, &probe), 0);
+		assert_int_equal(store_write_health(f->store, &ago_us), 0);
+	}
+	assert_int_equal(RUN(list, f, &list), 0);
+	assert_int_equal(list.n, 0);
+	assert_int_equal(RUN(prune, f, &prune), 0);
+	assert_int_equal(prune.n, 0);
+	assert_int_equal(RUN(probe, f, &probe), 0);
+}
+
 static void open_with_unknown_scheme_refused(void **state)
 {
 	static const char *const bad[] = {"", "nothing", "oracle:x", "sqlite", "memory:"};
@@ -646,6 +665,7 @@ const struct CMUnitTest store_suite_tasks[] = {
 	CASE(cancelled_request_did_all_or_nothing),
 	CASE(cancelled_read_ends_once),
 	CASE(close_finishes_what_was_asked),
+	CASE(probe_writes_what_nobody_sees),
 	CASE(open_with_unknown_scheme_refused),
 };
 const size_t store_suite_tasks_count = ARRAY_SIZE(store_suite_tasks);

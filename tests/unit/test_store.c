@@ -392,6 +392,8 @@ static void full_disk_refuses_then_recovers(void **state)
 	char disk[PATH_MAX + 8], full_url[PATH_MAX + 32], filler[PATH_MAX + 16];
 	struct uuid *kept = calloc(MANY, sizeof *kept), refused, later;
 	struct store_get get = {0};
+	struct store_probe probe = {0};
+	int64_t ago_us = 0;
 	size_t n = 0;
 	int code = 0;
 
@@ -420,8 +422,14 @@ static void full_disk_refuses_then_recovers(void **state)
 	assert_state(f, &kept[n - 1], TASK_QUEUED, 0);
 	get.id = refused;
 	assert_int_equal(RUN(get, f, &get), -ENOENT);
+	assert_int_equal(store_write_health(f->store, &ago_us), -ENOSPC);
+	assert_int_equal(RUN(probe, f, &probe), -ENOSPC);
+	assert_int_equal(store_write_health(f->store, &ago_us), -ENOSPC);
+	assert_in_range(ago_us, 0, 60000000);
 
 	assert_int_equal(unlink(filler), 0);
+	assert_int_equal(RUN(probe, f, &probe), 0);
+	assert_int_equal(store_write_health(f->store, &ago_us), 0);
 	assert_int_equal(insert_one(f, &later), 0);
 	fixture_close(f);
 	fixture_open(f);
