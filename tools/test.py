@@ -373,7 +373,6 @@ def run_all(tally, seconds):
     built = build(tally, "build-asan", ASAN)
     if built:
         meson_tests(tally, ASAN, without=["stack"])
-        stack_tests(tally)
         pytest(tally, ASAN, "tests/integration")
         pytest(tally, ASAN)
     if build(tally, "build", RELEASE):
