@@ -18,8 +18,8 @@ static const struct command commands[] = {
 	{"keys", "add, list and revoke API keys", cmd_keys_usage, cmd_keys},
 	{"migrate", "bring the schema of a PostgreSQL store up to date", cmd_migrate_usage,
 	 cmd_migrate},
-	{"queue", "show what waits at a broker and the dead letters, put those back", cmd_queue_usage,
-	 cmd_queue},
+	{"queue", "show what waits at a broker and the dead letters, put those back",
+	 cmd_queue_usage, cmd_queue},
 	{"config", "print the configuration in force", cmd_config_usage, cmd_config},
 };
 
