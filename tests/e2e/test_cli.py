@@ -12,6 +12,11 @@ import pytest
 import harness
 from programs import HELLO
 
+
+def heed_ctrl_c():
+    """A shell starts what runs in its background with SIGINT ignored, and that is inherited."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 EXTENSIONS = {"python": "py", "javascript": "js", "c": "c", "cpp": "cpp", "bash": "sh", "ruby": "rb"}
 
 
@@ -74,7 +79,8 @@ class Running:
                                  "KILN_SERVER": f"http://127.0.0.1:{port or server.port}"})
         self.process = subprocess.Popen([harness.program("kiln"), "run", "--wall", "60s", path], env=env,
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                        stderr=subprocess.PIPE, text=True)
+                                        stderr=subprocess.PIPE, text=True,
+                                        preexec_fn=heed_ctrl_c)
 
         def started():
             return [t["task_id"] for t in server.get("/tasks").json["tasks"]
