@@ -94,10 +94,7 @@ static struct task *known_task(struct task_spec *spec)
 	}
 	t->spec = *spec;
 	free(spec);
-	for (size_t i = 0; i < t->spec.program.n_files; i++)
-		bytes_fini(&t->spec.program.files[i].content);
-	for (size_t i = 0; i < t->spec.n_runs; i++)
-		bytes_fini(&t->spec.runs[i].stdin_data);
+	task_spec_strip(&t->spec);
 	t->state = TASK_QUEUED;
 	return t;
 }

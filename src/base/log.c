@@ -19,6 +19,11 @@ void log_set_level(enum log_level level)
 	threshold = level;
 }
 
+const char *log_level_name(enum log_level level)
+{
+	return level_names[level];
+}
+
 int log_level_parse(const char *text, enum log_level *ret_level)
 {
 	for (int i = 0; i < _LOG_LEVEL_MAX; i++) {

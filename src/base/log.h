@@ -37,6 +37,7 @@ void log_set_level(enum log_level level);
 
 /* "debug", "info", "warn", "error"; -EINVAL for another. */
 int log_level_parse(const char *text, enum log_level *ret_level);
+const char *log_level_name(enum log_level level);
 
 void log_write(enum log_level level, const char *component, const char *message,
 	       const struct log_field *fields, size_t n);

@@ -20,6 +20,26 @@ bool url_scheme_is(const char *url, const char *scheme, const char **ret_rest)
 	return true;
 }
 
+int url_decode(const char *text, size_t len, char *dst, size_t size)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < len; i++) {
+		char c = text[i];
+
+		if (c == '%') {
+			if (len - i < 3 || hex_decode(text + i + 1, 2, &c) < 0 || c == '\0')
+				return -EINVAL;
+			i += 2;
+		}
+		if (n + 1 >= size)
+			return -EINVAL;
+		dst[n++] = c;
+	}
+	dst[n] = '\0';
+	return 0;
+}
+
 /* Splits "HOST:PORT" or "[HOST]:PORT" into host and port; *ret_v6 tells which of them. An IPv6
  * address without brackets does not say which colon is the port's. */
 static int split(const char *text, char *host, size_t size, const char **ret_port, bool *ret_v6)

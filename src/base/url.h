@@ -16,6 +16,10 @@
 /* True where url starts with "scheme:"; *ret_rest then points behind the colon. */
 bool url_scheme_is(const char *url, const char *scheme, const char **ret_rest);
 
+/* len bytes of text with %XX decoded, as a C string. -EINVAL where a % is not followed by two
+ * hexadecimal digits, a NUL would come out, or dst is too small; dst is undefined then. */
+int url_decode(const char *text, size_t len, char *dst, size_t size);
+
 /* Numeric IPv4 or [IPv6] address and port; "localhost" is taken as 127.0.0.1. Never resolves. */
 int url_parse_listen(const char *text, struct sockaddr_storage *ret_addr, socklen_t *ret_len,
 		     struct err *e);

@@ -155,13 +155,6 @@ struct runner_command {
 	char *argv[32];
 };
 
-static const char *log_level_text(enum log_level level)
-{
-	static const char *const names[] = {"debug", "info", "warn", "error"};
-
-	return names[level];
-}
-
 static int make_runner_command(const struct config *cfg, uid_t uid, gid_t gid,
 			       struct runner_command *c, struct err *e)
 {
@@ -196,7 +189,7 @@ static int make_runner_command(const struct config *cfg, uid_t uid, gid_t gid,
 		"--compile-cache-bytes",
 		c->cache_bytes,
 		"--log-level",
-		log_level_text(cfg->log_level),
+		log_level_name(cfg->log_level),
 	};
 	_Static_assert(ARRAY_SIZE(args) < ARRAY_SIZE(c->argv), "more arguments than room");
 	for (size_t i = 0; i < ARRAY_SIZE(args); i++)

@@ -68,7 +68,6 @@ static int put_number(FILE *out, const struct config_key *k, int64_t value)
 
 static int put_value(FILE *out, const struct config *c, const struct config_key *k)
 {
-	static const char *const levels[_LOG_LEVEL_MAX] = {"debug", "info", "warn", "error"};
 	const void *field = field_of(c, k);
 
 	switch (k->kind) {
@@ -81,7 +80,7 @@ static int put_value(FILE *out, const struct config *c, const struct config_key 
 	case CONFIG_BOOL:
 		return fprintf(out, "%s", *(const bool *)field ? "true" : "false");
 	case CONFIG_LOGLEVEL:
-		return fprintf(out, "%s", levels[*(const enum log_level *)field]);
+		return fprintf(out, "%s", log_level_name(*(const enum log_level *)field));
 	default:
 		return put_number(out, k, *(const int64_t *)field);
 	}

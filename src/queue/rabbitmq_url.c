@@ -2,6 +2,7 @@
 #include "queue/rabbitmq-private.h"
 
 #include "base/str.h"
+#include "base/url.h"
 
 #include <errno.h>
 #include <string.h>
@@ -10,35 +11,14 @@ enum { PORT = 5672, HEARTBEAT_S = 10, HEARTBEAT_MAX_S = 600 };
 
 static const char shape[] = "amqp://USER:PASSWORD@HOST:PORT,HOST2:PORT/VHOST";
 
-/* A copy of len bytes with "%2F" and the like decoded. */
-static int decode(const char *text, size_t len, char *dst, size_t size)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < len; i++) {
-		char c = text[i];
-
-		if (c == '%') {
-			if (i + 2 >= len || hex_decode(text + i + 1, 2, &c) < 0 || !c)
-				return -EINVAL;
-			i += 2;
-		}
-		if (n + 1 >= size)
-			return -EINVAL;
-		dst[n++] = c;
-	}
-	dst[n] = '\0';
-	return 0;
-}
-
 static int parse_user(const char *text, size_t len, struct rabbit_url *u)
 {
 	const char *colon = memchr(text, ':', len);
 	size_t user_len = colon ? (size_t)(colon - text) : len;
-	int r = decode(text, user_len, u->user, sizeof u->user);
+	int r = url_decode(text, user_len, u->user, sizeof u->user);
 
 	if (r == 0 && colon)
-		r = decode(colon + 1, len - user_len - 1, u->password, sizeof u->password);
+		r = url_decode(colon + 1, len - user_len - 1, u->password, sizeof u->password);
 	return r;
 }
 
@@ -103,7 +83,7 @@ static int parse_option(const char *text, size_t len, struct rabbit_url *u, stru
 	char name[RABBIT_NAME_MAX], *value;
 	uint64_t heartbeat;
 
-	if (decode(text, len, name, sizeof name) < 0 || !(value = strchr(name, '=')))
+	if (url_decode(text, len, name, sizeof name) < 0 || !(value = strchr(name, '=')))
 		return err_set(e, -EINVAL, "an option is not NAME=VALUE");
 	*value++ = '\0';
 	if (str_eq(name, "prefix")) {
@@ -151,7 +131,7 @@ static int parse(const char *text, struct rabbit_url *u, struct err *e)
 	if (at && parse_user(text, (size_t)(at - text), u) < 0)
 		return err_set(e, -EINVAL, "the user or password is not written as in a URL");
 	if (slash && len - host_len > 1 &&
-	    decode(slash + 1, len - host_len - 1, u->vhost, sizeof u->vhost) < 0)
+	    url_decode(slash + 1, len - host_len - 1, u->vhost, sizeof u->vhost) < 0)
 		return err_set(e, -EINVAL, "the virtual host is not written as in a URL");
 	if (at) {
 		host_len -= (size_t)(at + 1 - text);

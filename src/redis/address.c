@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/str.h"
+#include "base/url.h"
 
 #include <errno.h>
 #include <string.h>
@@ -10,27 +11,6 @@
 enum { DEFAULT_PORT = 6379 };
 
 static const char prefix[] = "redis://";
-
-/* Decodes %XX. NUL cannot be part of either: the fields are text. */
-static int decode(const char *text, size_t len, char *dst, size_t size)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < len; i++) {
-		char c = text[i];
-
-		if (c == '%') {
-			if (len - i < 3 || hex_decode(text + i + 1, 2, &c) < 0 || c == '\0')
-				return -EINVAL;
-			i += 2;
-		}
-		if (n + 1 >= size)
-			return -EINVAL;
-		dst[n++] = c;
-	}
-	dst[n] = '\0';
-	return 0;
-}
 
 static int parse_credentials(const char *text, size_t len, struct redis_address *a, struct err *e)
 {
@@ -41,8 +21,9 @@ static int parse_credentials(const char *text, size_t len, struct redis_address 
 		return err_set(
 			e, -EINVAL,
 			"a redis:// address wants USER:PASSWORD, or :PASSWORD, before the @");
-	if (decode(text, (size_t)(colon - text), a->user, sizeof a->user) < 0 ||
-	    decode(password, (size_t)(text + len - password), a->password, sizeof a->password) < 0)
+	if (url_decode(text, (size_t)(colon - text), a->user, sizeof a->user) < 0 ||
+	    url_decode(password, (size_t)(text + len - password), a->password, sizeof a->password) <
+		    0)
 		return err_set(e, -EINVAL,
 			       "the user or password in the redis:// address is too long, or has a "
 			       "%% that is not followed by two hexadecimal digits");

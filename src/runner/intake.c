@@ -97,26 +97,11 @@ int intake_init(struct intake *in, const Kiln__Assign *m, struct err *e)
 	return r < 0 ? r : expect_all(in, m, e);
 }
 
-static void program_fini(struct task_program *p)
-{
-	for (size_t i = 0; i < p->n_files; i++) {
-		free(p->files[i].name);
-		bytes_fini(&p->files[i].content);
-	}
-	free(p->files);
-	free(p->language);
-	free(p->entry);
-}
-
 void intake_fini(struct intake *in)
 {
-	program_fini(&in->program);
-	for (size_t i = 0; i < in->n_runs; i++) {
-		for (size_t k = 0; k < in->runs[i].n_args; k++)
-			free(in->runs[i].args[k]);
-		free(in->runs[i].args);
-		bytes_fini(&in->runs[i].stdin_data);
-	}
+	task_program_fini(&in->program);
+	for (size_t i = 0; i < in->n_runs; i++)
+		task_run_fini(&in->runs[i]);
 	free(in->runs);
 	free(in->file_sizes);
 	free(in->stdin_sizes);

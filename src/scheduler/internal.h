@@ -39,7 +39,6 @@ enum settle {
 	SETTLE_FINISH,	  /* write final_state and the result */
 	SETTLE_RETRY,	  /* back to queued, the attempt is used up */
 	SETTLE_HAND_BACK, /* back to queued, it never ran */
-	SETTLE_DROP,	  /* not ours: forget it */
 };
 
 struct runner;

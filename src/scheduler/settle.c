@@ -247,7 +247,7 @@ static void settle(struct job *j)
 {
 	if (j->claim == CLAIM_PENDING || j->settling || !list_empty(&j->retry_link))
 		return; /* comes back here when that is through */
-	if (j->claim == CLAIM_LOST || j->settle == SETTLE_DROP) {
+	if (j->claim == CLAIM_LOST) {
 		acknowledge(j);
 		job_free(j);
 		return;

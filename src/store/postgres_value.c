@@ -340,20 +340,13 @@ static int decode(const PGresult *res, int row, int col, char **own, const char 
 int pg_spec(const PGresult *res, int row, int col, bool contents, struct task_spec *ret_spec)
 {
 	AUTO_FREE char *own = NULL;
-	struct task_spec *spec = NULL;
 	const char *bytes;
 	size_t len;
 	int r = decode(res, row, col, &own, &bytes, &len);
 
-	if (r == 0)
-		r = codec_unpack_spec(bytes, len, &spec, NULL);
 	if (r < 0)
 		return r == -ENOMEM ? r : -EIO;
-	if (!contents)
-		store_strip_spec(spec);
-	*ret_spec = *spec;
-	free(spec);
-	return 0;
+	return store_unpack_spec(bytes, len, contents, ret_spec);
 }
 
 int pg_result(const PGresult *res, int row, int col, bool outputs, struct task_result **ret_result)

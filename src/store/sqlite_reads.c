@@ -9,17 +9,9 @@
 
 static int unpack_spec(sqlite3_stmt *st, int i, bool contents, struct task_spec *ret_spec)
 {
-	struct task_spec *spec = NULL;
 	const void *bytes = sqlite3_column_blob(st, i);
-	int r = codec_unpack_spec(bytes, (size_t)sqlite3_column_bytes(st, i), &spec, NULL);
 
-	if (r < 0)
-		return r == -ENOMEM ? r : -EIO;
-	if (!contents)
-		store_strip_spec(spec);
-	*ret_spec = *spec;
-	free(spec);
-	return 0;
+	return store_unpack_spec(bytes, (size_t)sqlite3_column_bytes(st, i), contents, ret_spec);
 }
 
 static int unpack_result(sqlite3_stmt *st, int i, bool outputs, struct task_result **ret_result)

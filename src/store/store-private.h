@@ -75,6 +75,8 @@ void store_done(struct store *s, struct store_req *req);
 /* Ends the close, and frees s. */
 void store_closed(struct store *s);
 
-/* Takes out what an interface without contents and outputs must not show. */
-void store_strip_spec(struct task_spec *s);
+/* A stored spec, with its contents or without. -EIO where the bytes are damaged, -ENOMEM. */
+int store_unpack_spec(const void *bytes, size_t len, bool contents, struct task_spec *ret_spec);
+
+/* Takes out the outputs. */
 void store_strip_result(struct task_result *r);

@@ -5,6 +5,7 @@
 #include "base/str.h"
 #include "base/url.h"
 #include "observe/metrics.h"
+#include "wire/codec.h"
 
 #include <errno.h>
 #include <string.h>
@@ -314,12 +315,18 @@ void store_key_list(struct store *s, struct store_key_list *r)
 
 /* ---- heads ---- */
 
-void store_strip_spec(struct task_spec *s)
+int store_unpack_spec(const void *bytes, size_t len, bool contents, struct task_spec *ret_spec)
 {
-	for (size_t i = 0; i < s->program.n_files; i++)
-		bytes_fini(&s->program.files[i].content);
-	for (size_t i = 0; i < s->n_runs; i++)
-		bytes_fini(&s->runs[i].stdin_data);
+	struct task_spec *spec = NULL;
+	int r = codec_unpack_spec(bytes, len, &spec, NULL);
+
+	if (r < 0)
+		return r == -ENOMEM ? r : -EIO;
+	if (!contents)
+		task_spec_strip(spec);
+	*ret_spec = *spec;
+	free(spec);
+	return 0;
 }
 
 void store_strip_result(struct task_result *r)

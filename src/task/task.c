@@ -70,7 +70,7 @@ int bytes_set(struct bytes *b, const void *data, size_t len)
 	return 0;
 }
 
-static void program_fini(struct task_program *p)
+void task_program_fini(struct task_program *p)
 {
 	for (size_t i = 0; i < p->n_files; i++) {
 		free(p->files[i].name);
@@ -81,7 +81,7 @@ static void program_fini(struct task_program *p)
 	free(p->entry);
 }
 
-static void run_fini(struct task_run *run)
+void task_run_fini(struct task_run *run)
 {
 	for (size_t i = 0; i < run->n_args; i++)
 		free(run->args[i]);
@@ -91,13 +91,21 @@ static void run_fini(struct task_run *run)
 
 void task_spec_fini(struct task_spec *s)
 {
-	program_fini(&s->program);
+	task_program_fini(&s->program);
 	for (size_t i = 0; i < s->n_runs; i++)
-		run_fini(&s->runs[i]);
+		task_run_fini(&s->runs[i]);
 	free(s->runs);
 	free(s->tenant);
 	free(s->traceparent);
 	*s = (struct task_spec){0};
+}
+
+void task_spec_strip(struct task_spec *s)
+{
+	for (size_t i = 0; i < s->program.n_files; i++)
+		bytes_fini(&s->program.files[i].content);
+	for (size_t i = 0; i < s->n_runs; i++)
+		bytes_fini(&s->runs[i].stdin_data);
 }
 
 void task_spec_free(struct task_spec *s)

@@ -130,6 +130,11 @@ struct task_spec {
 	size_t n_runs;
 };
 
+void task_program_fini(struct task_program *p); /* for one that is part of no spec */
+void task_run_fini(struct task_run *run);
+
+/* Frees the contents of files and stdin: what is left says what was asked for. */
+void task_spec_strip(struct task_spec *s);
 void task_spec_fini(struct task_spec *s);
 void task_spec_free(struct task_spec *s);
 DEFINE_CLEANUP(struct task_spec, task_spec_free);
