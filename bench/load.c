@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * A load generator for one server on this machine: keep-alive HTTP/1.1 over plain sockets, one
- * epoll loop, one request body that is sent again and again.
+ * A load generator for servers on this machine: keep-alive HTTP/1.1 over plain sockets, one epoll
+ * loop, one request body that is sent again and again, or a list of paths that are read in turn.
  *
  *	load --port N --body FILE [--path PATH] [--clients N] [--seconds S] [--requests N]
  *	     [--rate PER_SECOND] [--status CODE] [--expect TEXT]
+ *	load --port N --gets FILE ...
+ *
+ * --port may come several times: the clients are spread over the servers. --gets names a file with
+ * one path per line.
  *
  * Closed loop (no --rate): each client sends its next request when it has its answer. Paced
  * (--rate): requests fall due at random, independent moments (a Poisson process with a fixed seed)
@@ -34,18 +38,32 @@
 #include <sys/socket.h>
 #include <sys/timerfd.h>
 
-enum { CLIENTS_MAX = 4096, ANSWER_MAX = 16 * 1024 * 1024, EVENTS_MAX = 256, BACKLOG_MAX = 1 << 20 };
+enum {
+	CLIENTS_MAX = 4096,
+	PORTS_MAX = 8,
+	ANSWER_MAX = 16 * 1024 * 1024,
+	REQUESTS_BYTES_MAX = 256 << 20,
+	EVENTS_MAX = 256,
+	BACKLOG_MAX = 1 << 20
+};
 
 struct options {
-	uint64_t port, clients, requests, status;
+	uint64_t ports[PORTS_MAX], clients, requests, status;
+	size_t n_ports;
 	double rate;
 	int64_t ms;
-	const char *path, *body, *expect;
+	const char *path, *body, *gets, *expect;
+};
+
+/* A part of the text of all requests. */
+struct piece {
+	size_t offset, len;
 };
 
 struct client {
 	int fd;
 	bool busy;
+	struct piece request;
 	size_t sent;
 	int64_t due_ns;
 	struct buf answer;
@@ -53,7 +71,9 @@ struct client {
 
 struct load {
 	struct options o;
-	struct buf request;
+	struct buf text; /* of all requests, one after the other */
+	struct piece *requests;
+	size_t n_requests;
 	struct client *clients;
 	size_t *idle; /* indices of clients without a request, as a stack */
 	size_t n_idle;
@@ -95,7 +115,7 @@ static int client_connect(struct load *l, size_t i)
 {
 	struct sockaddr_in to = {
 		.sin_family = AF_INET,
-		.sin_port = htons((uint16_t)l->o.port),
+		.sin_port = htons((uint16_t)l->o.ports[i % l->o.n_ports]),
 		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
 	};
 	struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.u64 = i};
@@ -114,9 +134,9 @@ static int client_connect(struct load *l, size_t i)
 
 static int client_write(struct load *l, struct client *c)
 {
-	while (c->busy && c->sent < l->request.len) {
-		ssize_t n = send(c->fd, l->request.data + c->sent, l->request.len - c->sent,
-				 MSG_NOSIGNAL);
+	while (c->busy && c->sent < c->request.len) {
+		ssize_t n = send(c->fd, l->text.data + c->request.offset + c->sent,
+				 c->request.len - c->sent, MSG_NOSIGNAL);
 
 		if (n < 0 && errno == EAGAIN)
 			return 0;
@@ -132,6 +152,7 @@ static int client_start(struct load *l, size_t i, int64_t due_ns)
 	struct client *c = &l->clients[i];
 
 	c->busy = true;
+	c->request = l->requests[l->started % l->n_requests];
 	c->sent = 0;
 	c->due_ns = due_ns;
 	buf_clear(&c->answer);
@@ -295,26 +316,66 @@ static int run(struct load *l)
 	return r;
 }
 
-static int make_request(struct load *l)
+/* What was appended to the text since the last piece becomes the next. */
+static int end_request(struct load *l, size_t offset)
 {
-	struct buf body;
+	struct piece *grown;
+
+	if (buf_error(&l->text) < 0)
+		return buf_error(&l->text);
+	grown = reallocarray(l->requests, l->n_requests + 1, sizeof *grown);
+	if (!grown)
+		return -ENOMEM;
+	l->requests = grown;
+	l->requests[l->n_requests++] = (struct piece){offset, l->text.len - offset};
+	return 0;
+}
+
+static int add_post(struct load *l, const struct buf *body)
+{
+	size_t offset = l->text.len;
+
+	(void)buf_printf(&l->text,
+			 "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: "
+			 "application/json\r\nContent-Length: %zu\r\n\r\n",
+			 l->o.path, body->len);
+	(void)buf_append(&l->text, body->data, body->len);
+	return end_request(l, offset);
+}
+
+static int add_gets(struct load *l, char *paths)
+{
+	char *save = NULL;
+	int r = 0;
+
+	for (char *path = strtok_r(paths, "\n", &save); r == 0 && path;
+	     path = strtok_r(NULL, "\n", &save)) {
+		size_t offset = l->text.len;
+
+		(void)buf_printf(&l->text, "GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", path);
+		r = end_request(l, offset);
+	}
+	return r == 0 && l->n_requests == 0 ? -ENODATA : r;
+}
+
+static int make_requests(struct load *l)
+{
+	struct buf file;
 	struct err e;
 	int r;
 
-	buf_init(&body, 64 << 20);
-	buf_init(&l->request, 64 << 20);
-	r = fs_read_file(AT_FDCWD, l->o.body, &body, &e);
-	if (r < 0) {
+	buf_init(&file, REQUESTS_BYTES_MAX);
+	buf_init(&l->text, REQUESTS_BYTES_MAX);
+	r = fs_read_file(AT_FDCWD, l->o.gets ? l->o.gets : l->o.body, &file, &e);
+	if (r < 0)
 		(void)fprintf(stderr, "load: %s\n", e.msg);
-	} else {
-		(void)buf_printf(&l->request,
-				 "POST %s HTTP/1.1\r\nHost: 127.0.0.1:%u\r\nContent-Type: "
-				 "application/json\r\nContent-Length: %zu\r\n\r\n",
-				 l->o.path, (unsigned)l->o.port, body.len);
-		(void)buf_append(&l->request, body.data, body.len);
-		r = buf_error(&l->request);
-	}
-	buf_fini(&body);
+	else if (!l->o.gets)
+		r = add_post(l, &file);
+	else if (file.len > 0)
+		r = add_gets(l, file.data);
+	else
+		r = fail("read the paths: the file is empty", -ENODATA);
+	buf_fini(&file);
 	return r;
 }
 
@@ -354,7 +415,8 @@ static void close_all(struct load *l)
 	free(l->clients);
 	free(l->idle);
 	free(l->backlog);
-	buf_fini(&l->request);
+	free(l->requests);
+	buf_fini(&l->text);
 	samples_fini(&l->samples);
 }
 
@@ -371,7 +433,8 @@ static int parse_rate(const char *text, double *ret_rate)
 static int parse_one(struct options *o, const char *name, const char *value)
 {
 	if (str_eq(name, "--port"))
-		return str_to_u64(value, 1, 65535, &o->port);
+		return o->n_ports < PORTS_MAX ? str_to_u64(value, 1, 65535, &o->ports[o->n_ports++])
+					      : -E2BIG;
 	if (str_eq(name, "--clients"))
 		return str_to_u64(value, 1, CLIENTS_MAX, &o->clients);
 	if (str_eq(name, "--requests"))
@@ -386,6 +449,8 @@ static int parse_one(struct options *o, const char *name, const char *value)
 		o->path = value;
 	else if (str_eq(name, "--body"))
 		o->body = value;
+	else if (str_eq(name, "--gets"))
+		o->gets = value;
 	else if (str_eq(name, "--expect"))
 		o->expect = value;
 	else
@@ -406,14 +471,14 @@ int main(int argc, char **argv)
 
 	for (int i = 1; r == 0 && i < argc; i += 2)
 		r = parse_one(&l.o, argv[i], argv[i + 1]);
-	if (r < 0 || l.o.port == 0 || !l.o.body) {
-		(void)fputs(
-			"usage: load --port N --body FILE [--path PATH] [--clients N] "
-			"[--seconds S] [--requests N] [--rate R] [--status CODE] [--expect TEXT]\n",
-			stderr);
+	if (r < 0 || l.o.n_ports == 0 || !l.o.body == !l.o.gets) {
+		(void)fputs("usage: load --port N... (--body FILE [--path PATH] | --gets FILE) "
+			    "[--clients N] [--seconds S] [--requests N] [--rate R] "
+			    "[--status CODE] [--expect TEXT]\n",
+			    stderr);
 		return 2;
 	}
-	r = make_request(&l);
+	r = make_requests(&l);
 	if (r == 0)
 		r = open_all(&l);
 	if (r == 0)

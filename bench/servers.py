@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts Kiln as one program or as several, and reads what its processes cost."""
+
+import http.client
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+CLEAN_ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
+COMMS = ("kiln", "kiln-runner", "kiln-sandbox")
+
+
+def stat_of(pid):
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
+        text = f.read()
+    comm = text[text.index("(") + 1:text.rindex(")")]
+    return comm, text[text.rindex(")") + 2:].split()
+
+
+def tree(root):
+    parents = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                parents[int(entry)] = int(stat_of(entry)[1][1])
+            except OSError:
+                pass
+    found, grown = {root}, True
+    while grown:
+        more = {p for p, parent in parents.items() if parent in found} - found
+        found |= more
+        grown = bool(more)
+    return found
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Kiln:
+    """Processes of Kiln's own in a folder of their own, behind one or more ports."""
+
+    def __init__(self, build):
+        self.build = os.path.abspath(build)
+        self.directory = tempfile.mkdtemp(prefix="kiln-bench-")
+        os.chmod(self.directory, 0o755)
+        self.ports, self.processes = [], {}
+
+    def program(self, name):
+        return os.path.join(self.build, name)
+
+    def path(self, name):
+        return os.path.join(self.directory, name)
+
+    def start(self, name, argv):
+        with open(self.path(f"{name}.log"), "ab") as log:
+            self.processes[name] = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log,
+                                                    stderr=log, env=CLEAN_ENV, cwd="/")
+
+    def await_ready(self, name, port, seconds=30):
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                if request(port, "GET", "/readyz")[0] == 200:
+                    return
+            except OSError:
+                pass
+            if self.processes[name].poll() is not None or time.monotonic() > end:
+                with open(self.path(f"{name}.log"), encoding="utf-8", errors="replace") as f:
+                    sys.exit(f"{name} did not get ready:\n{f.read()[-3000:]}")
+            time.sleep(0.005)
+
+    def stop(self, name):
+        process = self.processes.pop(name)
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(40)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def kill(self, name):
+        """SIGKILL for all processes of this part; what is queued stays where it is."""
+        process = self.processes.pop(name)
+        for pid in tree(process.pid):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        process.wait()
+
+    def __exit__(self, *_):
+        for name in list(self.processes):
+            self.stop(name)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def request(self, method, path, body=None):
+        return request(self.ports[0], method, path, body)
+
+    def own(self):
+        """Kiln's own processes; the first process of a sandbox is one of them."""
+        found = {}
+        for process in self.processes.values():
+            for pid in tree(process.pid):
+                try:
+                    comm, fields = stat_of(pid)
+                except OSError:
+                    continue
+                if comm in COMMS:
+                    found[pid] = (comm, fields)
+        return found
+
+    def cpu_ms(self):
+        """CPU time of all long-lived processes and of all that they have waited for: a task's time
+        goes to its sandbox's first process, and from there to the spawner, when they are reaped."""
+        ticks = 0
+        for _, fields in self.own().values():
+            ticks += sum(int(fields[i]) for i in (11, 12, 13, 14))
+        return ticks * 1000 / CLOCK_TICKS
+
+    def resident_mib(self):
+        """Proportional set size, so that pages shared by several processes count once."""
+        kib = 0
+        for pid in self.own():
+            try:
+                with open(f"/proc/{pid}/smaps_rollup", encoding="utf-8") as f:
+                    kib += sum(int(line.split()[1]) for line in f if line.startswith("Pss:"))
+            except OSError:
+                pass
+        return kib / 1024
+
+
+class Server(Kiln):
+    """One kiln serve."""
+
+    def __init__(self, build, slots, config=""):
+        super().__init__(build)
+        self.slots, self.config, self.start_ms = slots, config, None
+
+    def __enter__(self):
+        self.ports = [free_port()]
+        argv = [self.program("kiln"), "serve", "--listen", f"127.0.0.1:{self.ports[0]}",
+                "--data-dir", self.path("data"), "--slots", str(self.slots)]
+        if self.config:
+            with open(self.path("kiln.yaml"), "w", encoding="utf-8") as f:
+                f.write(self.config)
+            argv += ["--config", self.path("kiln.yaml")]
+        start = time.monotonic()
+        self.start("serve", argv)
+        self.await_ready("serve", self.ports[0])
+        self.start_ms = (time.monotonic() - start) * 1000
+        return self
+
+
+class Stack:
+    """PostgreSQL, RabbitMQ and Redis of the benchmark's own, by tools/stack.sh."""
+
+    def __init__(self):
+        self.directory = tempfile.mkdtemp(prefix="kiln-bench-stack-")
+        os.chmod(self.directory, 0o755)
+        self.env = dict(os.environ, KILN_STACK_DIR=self.directory,
+                        KILN_STACK_PORT=os.environ.get("KILN_STACK_PORT", "27900"))
+        self.store, self.queue, self.cache = None, None, None
+
+    def run(self, *args):
+        done = subprocess.run([os.path.join(ROOT, "tools", "stack.sh"), *args], env=self.env,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode != 0:
+            sys.exit(f"tools/stack.sh {' '.join(args)} ended with {done.returncode}")
+        return done.stdout
+
+    def __enter__(self):
+        told = self.run("up")
+        urls = {}
+        for text in told.splitlines():
+            name, equals, value = text.removeprefix("export ").partition("=")
+            if equals:
+                urls[name] = value.strip("'\"")
+        self.store = urls["KILN_TEST_POSTGRES_URL"]
+        self.queue = urls["KILN_TEST_RABBITMQ_URL"]
+        self.cache = urls["KILN_TEST_REDIS_URL"]
+        return self
+
+    def __exit__(self, *_):
+        self.run("down")
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def sql(self, text):
+        done = subprocess.run(["psql", "-XqAt", "-v", "ON_ERROR_STOP=1", self.store], input=text,
+                              env=CLEAN_ENV, stdout=subprocess.PIPE, text=True, check=True)
+        return done.stdout.strip()
+
+
+class Cluster(Kiln):
+    """Kiln as separate processes over a stack: API, schedulers and runners."""
+
+    def __init__(self, build, stack, slots, apis=1, schedulers=1, runners=1, config=""):
+        super().__init__(build)
+        self.stack, self.slots, self.config = stack, slots, config
+        self.apis, self.schedulers, self.runners = apis, schedulers, runners
+        self.metrics_ports, self.runner_names = [], []
+
+    def role(self, name, *argv):
+        self.start(name, [self.program("kiln"), *argv, "--config", self.path("kiln.yaml")])
+
+    def start_scheduler(self, i):
+        self.role(f"scheduler{i}", "scheduler", "--metrics_listen",
+                  f"127.0.0.1:{self.metrics_ports[i]}")
+
+    def __enter__(self):
+        secret = self.path("secret")
+        with open(secret, "w", encoding="utf-8", opener=private) as f:
+            f.write(secrets.token_hex(32) + "\n")
+        addresses = []
+        for i in range(self.runners):
+            port, key = free_port(), self.path(f"r{i}.key")
+            subprocess.run([self.program("kiln"), "runner-key", f"r{i}", "--secret-file", secret,
+                            "--output", key], check=True, env=CLEAN_ENV)
+            self.start(f"runner{i}", [
+                self.program("kiln-runner"), "--listen", f"127.0.0.1:{port}", "--key-file", key,
+                "--name", f"r{i}", "--slots", str(self.slots), "--languages",
+                os.path.join(ROOT, "languages"), "--uid-base", str(660000 + 64 * i)])
+            addresses.append(f"r{i}@127.0.0.1:{port}")
+        with open(self.path("kiln.yaml"), "w", encoding="utf-8", opener=private) as f:
+            f.write(f"store: {self.stack.store}\nqueue: {self.stack.queue}\ncache: {self.stack.cache}\n"
+                    f"pods: runners:{','.join(addresses)}\ncluster_secret_file: {secret}\n"
+                    f"{self.config}")
+        subprocess.run([self.program("kiln"), "migrate", "--store", self.stack.store], check=True,
+                       env=CLEAN_ENV, stdout=subprocess.DEVNULL)
+        for i in range(self.schedulers):
+            self.metrics_ports.append(free_port())
+            self.start_scheduler(i)
+        for i in range(self.apis):
+            self.ports.append(free_port())
+            self.role(f"api{i}", "api", "--listen", f"127.0.0.1:{self.ports[i]}")
+            self.await_ready(f"api{i}", self.ports[i])
+        for i in range(self.schedulers):
+            self.await_ready(f"scheduler{i}", self.metrics_ports[i])
+        return self
+
+
+def private(path, flags):
+    return os.open(path, flags, 0o600)
+
+
+def request(port, method, path, body=None):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=90)
+    try:
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read() or b"null")
+    finally:
+        connection.close()
