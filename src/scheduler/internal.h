@@ -31,7 +31,10 @@ enum job_state {
  * write. */
 enum claim_state { CLAIM_NONE, CLAIM_DUE, CLAIM_PENDING, CLAIM_WON, CLAIM_LOST };
 
-enum { CLAIM_DELAY_MS = 5 };
+enum {
+	CLAIM_DELAY_MS = 5,
+	LEASE_RENEWALS = 3, /* tries per lease */
+};
 
 /* What is to become of a job once it is known whether its claim was won. */
 enum settle {
@@ -137,9 +140,12 @@ struct scheduler {
 
 	struct store_renew renew;
 	bool renewing;
-	int64_t ticked_us; /* monotonic: the sweep timer's last tick */
+	int64_t renewed_us;	/* monotonic: the renewal was asked for */
+	int64_t store_since_us; /* monotonic: the store answers in time since; 0: it does not */
+	int64_t ticked_us;	/* monotonic: the sweep timer's last tick */
 	struct store_sweep sweep;
 	bool sweeping;
+	int64_t swept_us; /* monotonic: the sweep was asked for */
 	struct store_scan scan;
 	struct uuid scan_until;
 	struct store_prune prune;
@@ -191,4 +197,7 @@ void scheduler_consume(struct scheduler *s);
 /* recover.c */
 void recover_start(struct scheduler *s);
 void recover_sweep(struct scheduler *s);
+/* The store has answered to what was asked of it at that (monotonic) time; true where it took so
+ * long that leases may have ended meanwhile. */
+bool recover_note_answer(struct scheduler *s, int64_t asked_us, int code);
 void recover_publish(struct scheduler *s, const struct store_ticket *t);

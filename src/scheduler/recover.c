@@ -73,9 +73,40 @@ static void handle_moved(struct scheduler *s, const struct store_ticket *t)
 	bus_publish(s->cfg.bus, BUS_FINISHED, &t->id, &payload, sizeof payload);
 }
 
+/*
+ * Whether a lease that has ended says anything about its owner. While the store could not be
+ * reached, or stood still, nobody could renew: every owner gets the time of a whole lease after
+ * that, and so it does when this process has only just come to see the rows.
+ */
+static bool leases_tell(struct scheduler *s)
+{
+	int64_t now_us = clock_monotonic_us();
+
+	if (s->cfg.sole_owner)
+		return true;
+	if (store_health(s->cfg.store, NULL) < 0) {
+		s->store_since_us = 0;
+		return false;
+	}
+	if (!s->store_since_us)
+		s->store_since_us = now_us;
+	return now_us - s->store_since_us >= s->cfg.lease_ms * 1000;
+}
+
+bool recover_note_answer(struct scheduler *s, int64_t asked_us, int code)
+{
+	int64_t now_us = clock_monotonic_us();
+	bool late = now_us - asked_us > s->cfg.lease_ms * 1000 / LEASE_RENEWALS;
+
+	if (late || code == -EAGAIN)
+		s->store_since_us = now_us;
+	return late;
+}
+
 static void ask_sweep(struct scheduler *s, bool every_lease, store_done_cb done)
 {
 	s->sweeping = true;
+	s->swept_us = clock_monotonic_us();
 	s->requests++;
 	s->sweep = (struct store_sweep){
 		.req = {.done = done, .ctx = s},
@@ -96,6 +127,7 @@ static void on_swept(struct store_req *req, int code)
 
 	s->sweeping = false;
 	s->requests--;
+	(void)recover_note_answer(s, s->swept_us, code);
 	for (size_t i = 0; code == 0 && i < s->sweep.n; i++)
 		handle_moved(s, &s->sweep.tickets[i]);
 	if (code == 0)
@@ -112,7 +144,7 @@ void recover_sweep(struct scheduler *s)
 			recover_start(s);
 		return;
 	}
-	if (!s->sweeping)
+	if (leases_tell(s) && !s->sweeping)
 		ask_sweep(s, false, on_swept);
 	prune(s);
 }

@@ -12,8 +12,7 @@ enum {
 	PREFETCH_PER_SLOT = 2,
 	PREFETCH_MIN = 8,
 	SWEEP_MS = 1000,
-	LEASE_RENEWALS = 3, /* tries per lease */
-	STALL_MS = 1000,    /* a tick that is so late tells of a process that stood still */
+	STALL_MS = 1000, /* a tick that is so late tells of a process that stood still */
 };
 
 /* All jobs for which pick says yes, as an array that the caller frees: the map changes while jobs
@@ -127,9 +126,12 @@ void scheduler_retry(struct job *j, void (*retry)(struct job *j))
 
 /* ---- leases ---- */
 
+static void renew_rows(struct scheduler *s);
+
 static void on_renewed(struct store_req *req, int code)
 {
 	struct scheduler *s = req->ctx;
+	bool late = recover_note_answer(s, s->renewed_us, code);
 
 	s->renewing = false;
 	s->requests--;
@@ -141,6 +143,8 @@ static void on_renewed(struct store_req *req, int code)
 	}
 	if (code == 0)
 		free(s->renew.cancelling);
+	if (late && code == 0 && !s->closing)
+		renew_rows(s); /* what was just written may have ended already */
 	scheduler_check_closed(s);
 }
 
@@ -149,6 +153,7 @@ static void renew_rows(struct scheduler *s)
 	if (s->renewing)
 		return;
 	s->renewing = true;
+	s->renewed_us = clock_monotonic_us();
 	s->requests++;
 	s->renew = (struct store_renew){
 		.req = {.done = on_renewed, .ctx = s},

@@ -550,7 +550,8 @@ def each_use_of_a_box_is_counted_from_nothing():
     once, often = (run_any("/bin/sh", "-c", script, repeat=n) for n in ("1", "5"))
     assert often.out == "done\n" * 5, often
     within(often.report["cpu_usec"], 0, 2.5 * once.report["cpu_usec"], "CPU time of the fifth use")
-    big = "x = b'a' * (60 << 20)"
+    # Where memory is polled, it must be there for longer than it takes to look.
+    big = "import time; x = b'a' * (60 << 20); time.sleep(3)"
     limited(run_any("/usr/bin/python3", "-c", big, memory="48MiB", disk="1MiB", repeat="2"),
             "memory", 125)
 
