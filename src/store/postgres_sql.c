@@ -122,7 +122,8 @@ const struct pg_statement pg_statements[_PG_SQL_MAX] = {
 		{"release",
 		 "WITH r AS (SELECT id, attempt, started, CASE WHEN cancelling THEN 3"
 		 " WHEN $3 AND attempt >= $5 THEN 5 ELSE 0 END::smallint AS state FROM live"
-		 " WHERE id = $1 AND state = 1 AND attempt = $2),"
+		 " WHERE id = $1 AND state = 1"
+		 " AND CASE WHEN $8 = 0 THEN attempt = $2 ELSE owner = $8 END),"
 		 " back AS (UPDATE live AS l SET state = 0, owner = 0, until = 0, started = 0,"
 		 " attempt = l.attempt - CASE WHEN $3 THEN 0 ELSE 1 END"
 		 " FROM r WHERE l.id = r.id AND r.state = 0"
@@ -136,7 +137,7 @@ const struct pg_statement pg_statements[_PG_SQL_MAX] = {
 		 " CASE WHEN $3 THEN started ELSE 0 END, $4, 0, NULL,"
 		 " CASE WHEN state = 5 THEN $6 END FROM r WHERE state <> 0)"
 		 " SELECT state FROM r",
-		 TYPES(UUID, INT4, BOOL, INT8, INT4, BYTEA, BOOL), IN(PG_WRITE)},
+		 TYPES(UUID, INT4, BOOL, INT8, INT4, BYTEA, BOOL, INT8), IN(PG_WRITE)},
 	[PG_SQL_CANCEL] =
 		{"cancel",
 		 "WITH gone AS (DELETE FROM live WHERE id = $1 AND state = 0"

@@ -224,6 +224,7 @@ static int bind_release(struct store_req *req, struct pg_params *p, enum pg_sql 
 	pg_add_i32(p, TASK_ATTEMPTS_MAX);
 	rc = pg_add_failure(p, r->counts ? r->error_code : NULL, r->error_message);
 	pg_add_bool(p, use_outbox(req));
+	pg_add_i64(p, (int64_t)r->owner);
 	*ret_sql = PG_SQL_RELEASE;
 	return rc;
 }

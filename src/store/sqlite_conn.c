@@ -10,7 +10,7 @@
 #include <string.h>
 
 #define TICKET_COLUMNS                                                                             \
-	"seq, state, attempt, deadline, started, cancelling, id, class, language, tenant"
+	"seq, state, attempt, deadline, started, cancelling, id, class, language, tenant, owner"
 
 /* INDEXED BY makes a statement fail rather than read every row when its index cannot be used. */
 static const char *const sql_texts[_SQL_MAX] = {

@@ -20,6 +20,7 @@ struct row {
 	int64_t deadline_us;
 	int64_t started_us;
 	bool cancelling;
+	uint64_t owner;
 	struct store_ticket ticket;
 };
 
@@ -30,6 +31,7 @@ static int read_row(sqlite3_stmt *st, struct row *ret_row)
 	ret_row->deadline_us = sqlite3_column_int64(st, 3);
 	ret_row->started_us = sqlite3_column_int64(st, 4);
 	ret_row->cancelling = sqlite3_column_int(st, 5);
+	ret_row->owner = (uint64_t)sqlite3_column_int64(st, 10);
 	if (column_state(st, 1, &ret_row->state) < 0)
 		return -EIO;
 	return column_ticket(st, 6, &ret_row->ticket);
@@ -384,11 +386,23 @@ static int let_go(struct sqlite_conn *c, struct row *row, bool counts, int64_t n
 	return rc;
 }
 
+/* The other fence: the row is running, and for this owner. */
+static int find_owned(struct sqlite_conn *c, const struct uuid *id, uint64_t owner,
+		      struct row *ret_row)
+{
+	int rc = find_row(c, id, ret_row);
+
+	if (rc < 0)
+		return rc == -ENOENT ? -ESTALE : rc;
+	return ret_row->state == TASK_RUNNING && ret_row->owner == owner ? 0 : -ESTALE;
+}
+
 int sqlite_release(struct sqlite_conn *c, struct store_req *req)
 {
 	struct store_release *r = container_of(req, struct store_release, req);
 	struct row row;
-	int rc = find_running(c, &r->id, r->attempt, &row);
+	int rc = r->owner ? find_owned(c, &r->id, r->owner, &row)
+			  : find_running(c, &r->id, r->attempt, &row);
 
 	if (rc == 0)
 		rc = let_go(c, &row, r->counts, r->now_us, r->error_code, r->error_message);

@@ -178,11 +178,15 @@ void store_finish(struct store *s, struct store_finish *r);
 
 /* Puts a running task back to queued. counts: the attempt was used up; after TASK_ATTEMPTS_MAX of
  * them the task is FAILED with this error instead. Without: a hand-back, the attempt is given
- * back too; only where the task surely never ran. A task that is cancelling ends CANCELLED. */
+ * back too; only where the task surely never ran. A task that is cancelling ends CANCELLED.
+ *
+ * With owner, somebody else does so for an owner that is gone: whatever its attempt is, as long as
+ * the task is still that owner's. */
 struct store_release {
 	struct store_req req;
 	struct uuid id;		   /* in */
-	int attempt;		   /* in */
+	uint64_t owner;		   /* in: 0, or whose it must be */
+	int attempt;		   /* in, without owner */
 	bool counts;		   /* in */
 	int64_t now_us;		   /* in */
 	const char *error_code;	   /* in, with counts */

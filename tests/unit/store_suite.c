@@ -138,8 +138,10 @@ struct uuid add_task(struct fixture *f)
 
 int claim(struct fixture *f, const struct uuid *id)
 {
-	struct store_claim r = {
-		.id = *id, .owner = 7, .now_us = NOW_US, .lease_until_us = NOW_US + 1000};
+	struct store_claim r = {.id = *id,
+				.owner = OWNER_OF_CLAIMS,
+				.now_us = NOW_US,
+				.lease_until_us = NOW_US + 1000};
 
 	assert_int_equal(RUN(claim, f, &r), 0);
 	assert_int_equal(r.state, TASK_RUNNING);

@@ -83,7 +83,10 @@ void make_spec(struct task_spec *ret_spec, const struct spec_options *o);
 struct uuid add_task_with(struct fixture *f, const struct spec_options *o);
 struct uuid add_task(struct fixture *f);
 
-/* Claims for owner 7 with a lease until NOW_US + 1000; asserts that it works. Gives the attempt. */
+enum { OWNER_OF_CLAIMS = 7 };
+
+/* Claims for OWNER_OF_CLAIMS with a lease until NOW_US + 1000; asserts that it works. Gives the
+ * attempt. */
 int claim(struct fixture *f, const struct uuid *id);
 
 /* Reads a task that must be there. */

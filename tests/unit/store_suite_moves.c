@@ -326,6 +326,35 @@ static void release_of_another_attempt_refused(void **state)
 	assert_state(f, &id, TASK_RUNNING, 1);
 }
 
+static void release_for_an_owner_that_is_gone(void **state)
+{
+	struct fixture *f = *state;
+	struct uuid id = add_task(f), other = add_task(f);
+	struct store_release r = {
+		.id = id,
+		.owner = OWNER_OF_CLAIMS + 1,
+		.counts = true,
+		.now_us = NOW_US + 30,
+		.error_code = "scheduler_lost",
+		.error_message = "the scheduler was lost",
+	};
+
+	assert_int_equal(RUN(release, f, &r), -ESTALE); /* nobody's yet */
+	assert_int_equal(claim(f, &id), 1);
+	assert_int_equal(RUN(release, f, &r), -ESTALE); /* another's */
+	assert_state(f, &id, TASK_RUNNING, 1);
+	assert_int_equal(claim(f, &other), 1);
+	for (int attempt = 1; attempt <= TASK_ATTEMPTS_MAX; attempt++) {
+		r.owner = OWNER_OF_CLAIMS;
+		assert_int_equal(RUN(release, f, &r), 0);
+		assert_int_equal(r.state, attempt < TASK_ATTEMPTS_MAX ? TASK_QUEUED : TASK_FAILED);
+		assert_int_equal(RUN(release, f, &r), -ESTALE);
+		if (attempt < TASK_ATTEMPTS_MAX)
+			assert_int_equal(claim(f, &id), attempt + 1);
+	}
+	assert_state(f, &other, TASK_RUNNING, 1);
+}
+
 static void released_task_has_no_start(void **state)
 {
 	struct fixture *f = *state;
@@ -633,6 +662,7 @@ const struct CMUnitTest store_suite_moves[] = {
 	CASE(release_that_counts_fails_after_three),
 	CASE(release_without_counts_costs_nothing),
 	CASE(release_of_another_attempt_refused),
+	CASE(release_for_an_owner_that_is_gone),
 	CASE(released_task_has_no_start),
 	CASE(cancel_of_queued_ends_it),
 	CASE(cancel_of_running_marks_it),
