@@ -10,9 +10,11 @@
 #include <string.h>
 
 /*
- * One lane per language and class. A message is in its lane's list while it waits, and counted by
- * it while a consumer holds it. Deliveries are made from a deferred call per lane, so that they
- * never come from inside a verb.
+ * One lane per language and class, in which tenants take turns: each has a share of its own, with a
+ * prefetch of its own, so that one with many messages neither stands before another nor fills what
+ * the consumer takes. A message is in its share's list while it waits, and counted by it while a
+ * consumer holds it. Deliveries are made from a deferred call per lane, so that they never come
+ * from inside a verb.
  *
  * Who hands a message back has no use for it now. It is delivered again after HOLD_OFF_MS, or when
  * an acknowledgement or a new prefetch shows that something has changed: otherwise the two would
@@ -24,12 +26,23 @@ enum { HOLD_OFF_MS = 5 };
 struct message {
 	struct queue_delivery delivery; /* first: what the consumer holds */
 	struct list link;
+	struct share *share;
+};
+
+/* Of one tenant in a lane; exists while it has messages. */
+struct share {
+	char tenant[TASK_TENANT_MAX];
 	struct lane *lane;
+	struct list ready;
+	struct list turn; /* in lane->turns while one may be delivered */
+	size_t n_ready;
+	size_t n_unacked;
 };
 
 struct lane {
 	struct language *language;
-	struct list ready;
+	struct map shares;
+	struct list turns; /* the share whose turn it is first */
 	size_t n_ready;
 	size_t n_unacked;
 	bool held_off;
@@ -64,27 +77,87 @@ static struct memory *memory_of(const struct queue *q)
 	return container_of((struct queue *)(uintptr_t)q, struct memory, base);
 }
 
+/* ---- shares ---- */
+
+static struct share *get_share(struct lane *lane, const char *tenant)
+{
+	struct share *s = map_get(&lane->shares, tenant, strlen(tenant));
+
+	if (s)
+		return s;
+	s = calloc(1, sizeof *s);
+	if (!s)
+		return NULL;
+	s->lane = lane;
+	list_init(&s->ready);
+	list_init(&s->turn);
+	if (!str_copy(s->tenant, sizeof s->tenant, tenant) ||
+	    map_put(&lane->shares, s->tenant, strlen(s->tenant), s) < 0) {
+		free(s);
+		return NULL;
+	}
+	return s;
+}
+
+static void drop_share_if_empty(struct share *s)
+{
+	if (s->n_ready || s->n_unacked)
+		return;
+	(void)map_remove(&s->lane->shares, s->tenant, strlen(s->tenant));
+	list_unlink(&s->turn);
+	free(s);
+}
+
+/* Puts it in or out of the turns, as its counts and the prefetch want it. */
+static void update_turn(struct share *s)
+{
+	bool may_deliver = s->n_ready && s->n_unacked < s->lane->language->prefetch;
+
+	if (!may_deliver)
+		list_unlink(&s->turn);
+	else if (list_empty(&s->turn))
+		list_push_back(&s->lane->turns, &s->turn);
+}
+
+/* Counts a message in (1) or out (-1) of those that wait. */
+static void count_ready(struct share *s, int n)
+{
+	s->n_ready += (size_t)n;
+	s->lane->n_ready += (size_t)n;
+}
+
+static void count_unacked(struct share *s, int n)
+{
+	s->n_unacked += (size_t)n;
+	s->lane->n_unacked += (size_t)n;
+}
+
 /* ---- lanes ---- */
 
 static void on_deliver(struct deferred *d)
 {
 	struct lane *lane = container_of(d, struct lane, deliver);
 	struct memory *q = lane->language->queue;
-	struct message *m;
+	struct share *s;
 
-	while (q->consumer && !lane->held_off && lane->n_unacked < lane->language->prefetch &&
-	       (m = LIST_FIRST(&lane->ready, struct message, link))) {
+	while (q->consumer && !lane->held_off &&
+	       (s = LIST_FIRST(&lane->turns, struct share, turn))) {
+		struct message *m = container_of(s->ready.next, struct message, link);
+
 		list_unlink(&m->link);
 		list_push_back(&q->held, &m->link);
-		lane->n_ready--;
-		lane->n_unacked++;
+		count_ready(s, -1);
+		count_unacked(s, 1);
+		list_unlink(&s->turn);
+		update_turn(s);
+		/* Which may end the share. */
 		q->consumer->delivered(q->consumer_ctx, &m->delivery);
 	}
 }
 
 static void deliver_soon(struct lane *lane)
 {
-	if (lane->n_ready && !lane->held_off && lane->n_unacked < lane->language->prefetch)
+	if (!list_empty(&lane->turns) && !lane->held_off)
 		defer_call(lane->language->queue->defer, &lane->deliver);
 }
 
@@ -128,7 +201,8 @@ static struct language *get_language(struct memory *q, const char *name)
 		l->lanes[i].language = l;
 		l->lanes[i].deliver.call = on_deliver;
 		list_init(&l->lanes[i].deliver.link);
-		list_init(&l->lanes[i].ready);
+		list_init(&l->lanes[i].turns);
+		map_init(&l->lanes[i].shares);
 	}
 	if (!str_copy(l->name, sizeof l->name, name) ||
 	    map_put(&q->languages, l->name, strlen(l->name), l) < 0) {
@@ -181,16 +255,21 @@ static void on_published(struct deferred *d)
 static int add_message(struct memory *q, const struct queue_message *message)
 {
 	struct language *l = get_language(q, message->language);
-	struct message *m = l ? malloc(sizeof *m) : NULL;
+	struct share *s = l ? get_share(&l->lanes[message->class], message->tenant) : NULL;
+	struct message *m = s ? malloc(sizeof *m) : NULL;
 
-	if (!m)
+	if (!m) {
+		if (s)
+			drop_share_if_empty(s);
 		return -ENOMEM;
+	}
 	m->delivery.message = *message;
-	m->lane = &l->lanes[message->class];
-	list_push_back(&m->lane->ready, &m->link);
-	m->lane->n_ready++;
+	m->share = s;
+	list_push_back(&s->ready, &m->link);
+	count_ready(s, 1);
 	q->n_messages++;
-	deliver_soon(m->lane);
+	update_turn(s);
+	deliver_soon(s->lane);
 	return 0;
 }
 
@@ -210,11 +289,15 @@ static void memory_ack(struct queue *base, struct queue_delivery *d)
 {
 	struct memory *q = memory_of(base);
 	struct message *m = container_of(d, struct message, delivery);
+	struct share *s = m->share;
+	struct lane *lane = s->lane;
 
 	queue_rate_count(&q->rate, 1);
 	q->n_messages--;
-	m->lane->n_unacked--;
-	let_deliver(m->lane);
+	count_unacked(s, -1);
+	update_turn(s);
+	drop_share_if_empty(s);
+	let_deliver(lane);
 	list_unlink(&m->link);
 	free(m);
 }
@@ -223,12 +306,14 @@ static void memory_hand_back(struct queue *base, struct queue_delivery *d)
 {
 	struct memory *q = memory_of(base);
 	struct message *m = container_of(d, struct message, delivery);
+	struct share *s = m->share;
 
 	list_unlink(&m->link);
-	list_push_front(&m->lane->ready, &m->link);
-	m->lane->n_ready++;
-	m->lane->n_unacked--;
-	m->lane->held_off = true;
+	list_push_front(&s->ready, &m->link);
+	count_ready(s, 1);
+	count_unacked(s, -1);
+	update_turn(s);
+	s->lane->held_off = true;
 	if (!uv_is_active((uv_handle_t *)&q->hold_off))
 		(void)uv_timer_start(&q->hold_off, on_hold_off_over, HOLD_OFF_MS, 0);
 }
@@ -238,7 +323,8 @@ static void memory_get_depth(const struct queue *base, const char *language, enu
 {
 	const struct language *l = find_language(memory_of(base), language);
 	const struct lane *lane = l ? &l->lanes[class] : NULL;
-	const struct message *m;
+	const struct share *s;
+	size_t cursor;
 
 	*ret_depth = (struct queue_depth){0};
 	if (!lane)
@@ -246,9 +332,13 @@ static void memory_get_depth(const struct queue *base, const char *language, enu
 	ret_depth->ready = lane->n_ready;
 	ret_depth->unacked = lane->n_unacked;
 	/* What was handed back stands in front, and is older than what stands behind it. */
-	m = LIST_FIRST(&lane->ready, const struct message, link);
-	if (m)
-		ret_depth->oldest_us = m->delivery.message.enqueued_us;
+	MAP_FOREACH (s, cursor, &lane->shares) {
+		const struct message *m = LIST_FIRST(&s->ready, const struct message, link);
+
+		if (m && (!ret_depth->oldest_us ||
+			  m->delivery.message.enqueued_us < ret_depth->oldest_us))
+			ret_depth->oldest_us = m->delivery.message.enqueued_us;
+	}
 }
 
 /* ---- consumers, life cycle ---- */
@@ -270,8 +360,14 @@ static int memory_consume(struct queue *base, const char *language, size_t prefe
 	if (!l)
 		return err_set(e, -ENOMEM, "out of memory");
 	l->prefetch = prefetch;
-	for (int i = 0; i < _TASK_CLASS_MAX; i++)
+	for (int i = 0; i < _TASK_CLASS_MAX; i++) {
+		struct share *s;
+		size_t cursor;
+
+		MAP_FOREACH (s, cursor, &l->lanes[i].shares)
+			update_turn(s);
 		let_deliver(&l->lanes[i]);
+	}
 	return 0;
 }
 
@@ -311,6 +407,18 @@ static void free_messages(struct list *messages)
 	}
 }
 
+static void free_shares(struct lane *lane)
+{
+	struct share *s;
+	size_t cursor;
+
+	MAP_FOREACH (s, cursor, &lane->shares) {
+		free_messages(&s->ready);
+		free(s);
+	}
+	map_fini(&lane->shares);
+}
+
 /* Only here: a close may come from inside a delivery. */
 static void on_closed(uv_handle_t *handle)
 {
@@ -322,7 +430,7 @@ static void on_closed(uv_handle_t *handle)
 
 	MAP_FOREACH (l, cursor, &q->languages) {
 		for (int i = 0; i < _TASK_CLASS_MAX; i++)
-			free_messages(&l->lanes[i].ready);
+			free_shares(&l->lanes[i]);
 		free(l);
 	}
 	free_messages(&q->held);
