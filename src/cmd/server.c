@@ -302,6 +302,8 @@ static int open_scheduler(struct server *s, struct err *e)
 		.bus = s->bus,
 		.languages = s->languages,
 		.lease_ms = cfg->lease_ms,
+		.tenant_running_max = (size_t)cfg->tenant_running_max,
+		.admit_max = (size_t)cfg->admit_max,
 		.retention_ms = cfg->retention_ms,
 		/* Nobody else opens an SQLite file to run tasks from it. */
 		.sole_owner = url_scheme_is(cfg->store, "sqlite", NULL),

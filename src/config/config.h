@@ -49,7 +49,9 @@ struct config {
 	struct task_limits ceilings, compile_ceilings;
 
 	int64_t body_max_bytes;
-	int64_t queue_max; /* tasks waiting */
+	int64_t queue_max;	    /* tasks waiting */
+	int64_t admit_max;	    /* into a broker, of one tenant, language and priority */
+	int64_t tenant_running_max; /* 0: any number */
 	int64_t cache_max_bytes;
 	int64_t compile_cache_bytes;
 	int64_t connection_max;

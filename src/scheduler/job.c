@@ -36,13 +36,17 @@ static struct job *job_new(struct scheduler *s, struct queue_delivery *d, size_t
 	j->class = d->message.class;
 	j->language = language;
 	j->taken_us = clock_monotonic_us();
-	list_init(&j->lane.link);
 	list_init(&j->runner_link);
 	list_init(&j->retry_link);
 	list_init(&j->claim_link);
 	list_init(&j->cache_get.deferred.link);
 	backoff_init(&j->backoff, RETRY_MIN_MS, RETRY_MAX_MS);
+	if (lanes_enter(s->lanes, d->message.tenant, language, j->class, &j->lane) < 0) {
+		free(j);
+		return NULL;
+	}
 	if (map_put(&s->jobs, &j->id, sizeof j->id, j) < 0) {
+		lanes_leave(s->lanes, &j->lane);
 		free(j);
 		return NULL;
 	}
@@ -80,6 +84,7 @@ void job_free(struct job *j)
 
 	runner_release_slot(j);
 	clear_try(j);
+	lanes_leave(s->lanes, &j->lane);
 	(void)map_remove(&s->jobs, &j->id, sizeof j->id);
 	list_unlink(&j->retry_link);
 	free(j);
@@ -98,9 +103,9 @@ static void wait_in_lane(struct job *j, bool front)
 
 	j->state = JOB_WAITING;
 	if (front)
-		lanes_push_front(s->lanes, j->language, j->class, &j->lane);
+		lanes_push_front(s->lanes, &j->lane);
 	else
-		lanes_push(s->lanes, j->language, j->class, &j->lane);
+		lanes_push(s->lanes, &j->lane);
 	scheduler_dispatch_soon(s);
 }
 
@@ -264,6 +269,7 @@ void job_start(struct job *j, struct runner *r)
 {
 	j->runner = r;
 	r->busy++;
+	lanes_started(&j->lane);
 	list_push_back(&r->jobs, &j->runner_link);
 	if (!j->spec)
 		fetch(j);
@@ -301,7 +307,7 @@ void job_queue_lost(struct job *j)
 	j->delivery = NULL;
 	if (j->state != JOB_WAITING || !list_empty(&j->retry_link))
 		return;
-	lanes_remove(j->scheduler->lanes, j->class, &j->lane);
+	lanes_remove(j->scheduler->lanes, &j->lane);
 	job_free(j);
 }
 
@@ -316,7 +322,7 @@ void job_abandon(struct job *j)
 	if (has_requests(j))
 		return; /* scheduler_close asks again every second */
 	if (j->state == JOB_WAITING && list_empty(&j->retry_link))
-		lanes_remove(j->scheduler->lanes, j->class, &j->lane);
+		lanes_remove(j->scheduler->lanes, &j->lane);
 	if (j->delivery)
 		queue_hand_back(j->scheduler->cfg.queue, j->delivery);
 	j->delivery = NULL;

@@ -68,6 +68,7 @@ void runner_release_slot(struct job *j)
 	j->runner->busy--;
 	j->runner = NULL;
 	list_unlink(&j->runner_link);
+	lanes_ended(&j->lane);
 	scheduler_dispatch_soon(j->scheduler);
 }
 

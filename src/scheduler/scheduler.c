@@ -11,6 +11,7 @@
 enum {
 	PREFETCH_PER_SLOT = 2,
 	PREFETCH_MIN = 8,
+	PREFETCH_ADMITTED = 2, /* times that one tenant's bound fits in */
 	SWEEP_MS = 1000,
 	STALL_MS = 1000, /* a tick that is so late tells of a process that stood still */
 };
@@ -355,7 +356,8 @@ int scheduler_new(uv_loop_t *loop, const struct scheduler_config *cfg,
 	map_init(&s->jobs);
 	arc4random_buf(&s->owner, sizeof s->owner);
 	s->owner = (s->owner >> 1) | 1; /* stores keep signed 64-bit numbers */
-	if (lanes_new(language_count(cfg->languages), cfg->weights, &s->lanes) < 0 ||
+	if (lanes_new(language_count(cfg->languages), cfg->weights, cfg->tenant_running_max,
+		      &s->lanes) < 0 ||
 	    defer_new(loop, &s->defer) < 0 ||
 	    bus_subscribe(cfg->bus, BUS_CANCEL, on_cancel, s) < 0) {
 		lanes_free(s->lanes);
@@ -368,17 +370,28 @@ int scheduler_new(uv_loop_t *loop, const struct scheduler_config *cfg,
 	return 0;
 }
 
-void scheduler_consume(struct scheduler *s)
+/* A broker's queue is first in, first out: so much is taken that behind all that one tenant may
+ * have there, others are seen. */
+static size_t choose_prefetch(const struct scheduler *s)
 {
 	struct scheduler_stats stats;
-	struct err e = {0};
 	size_t prefetch;
 
-	s->consuming = true;
 	scheduler_get_stats(s, &stats);
 	prefetch = stats.slots * PREFETCH_PER_SLOT;
 	if (prefetch < PREFETCH_MIN)
 		prefetch = PREFETCH_MIN;
+	if (queue_is_durable(s->cfg.queue))
+		prefetch += PREFETCH_ADMITTED * s->cfg.admit_max;
+	return prefetch;
+}
+
+void scheduler_consume(struct scheduler *s)
+{
+	struct err e = {0};
+	size_t prefetch = choose_prefetch(s);
+
+	s->consuming = true;
 	queue_set_consumer(s->cfg.queue, &consumer_ops, s);
 	for (size_t i = 0; i < language_count(s->cfg.languages); i++)
 		if (queue_consume(s->cfg.queue, language_at(s->cfg.languages, i)->name, prefetch,

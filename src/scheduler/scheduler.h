@@ -32,9 +32,11 @@ struct scheduler_config {
 	struct language_registry *languages; /* told what the runners have */
 	int64_t lease_ms;		     /* a scheduler silent for so long loses its tasks */
 	unsigned weights[_TASK_CLASS_MAX];   /* shares of the priority classes, each at least 1 */
-	int64_t retention_ms;  /* finished tasks older than this are removed; 0: kept */
-	bool sole_owner;       /* nobody else uses the store: at start every lease is void */
-	uint64_t credit_bytes; /* output that a runner may send ahead, per task */
+	size_t tenant_running_max; /* tasks of one tenant that run at one time, here; 0: any */
+	size_t admit_max;	   /* messages of one tenant that each process lets into a queue */
+	int64_t retention_ms;	   /* finished tasks older than this are removed; 0: kept */
+	bool sole_owner;	   /* nobody else uses the store: at start every lease is void */
+	uint64_t credit_bytes;	   /* output that a runner may send ahead, per task */
 };
 
 int scheduler_new(uv_loop_t *loop, const struct scheduler_config *cfg,

@@ -36,16 +36,30 @@ static struct lanes *new_lanes(void)
 {
 	struct lanes *l = NULL;
 
-	assert_int_equal(lanes_new(LANGUAGES, weights, &l), 0);
+	assert_int_equal(lanes_new(LANGUAGES, weights, 0, &l), 0);
 	return l;
+}
+
+static struct lanes *new_lanes_of_at_most(size_t running_max)
+{
+	struct lanes *l = NULL;
+
+	assert_int_equal(lanes_new(LANGUAGES, weights, running_max, &l), 0);
+	return l;
+}
+
+static void push_for(struct lanes *l, struct item *it, const char *tenant, size_t language,
+		     enum task_class class, int number)
+{
+	*it = (struct item){.language = language, .class = class, .number = number};
+	assert_int_equal(lanes_enter(l, tenant, language, class, &it->lane), 0);
+	lanes_push(l, &it->lane);
 }
 
 static void push(struct lanes *l, struct item *it, size_t language, enum task_class class,
 		 int number)
 {
-	*it = (struct item){.language = language, .class = class, .number = number};
-	list_init(&it->lane.link);
-	lanes_push(l, language, class, &it->lane);
+	push_for(l, it, "default", language, class, number);
 }
 
 static struct item *take(struct lanes *l, bool (*may_run)(void *, size_t), void *ctx)
@@ -53,6 +67,18 @@ static struct item *take(struct lanes *l, bool (*may_run)(void *, size_t), void 
 	struct lane_item *i = lanes_take(l, may_run, ctx);
 
 	return i ? container_of(i, struct item, lane) : NULL;
+}
+
+/* All items leave, those that wait too. */
+static void end(struct lanes *l, struct item *items, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (!list_empty(&items[i].lane.link))
+			lanes_remove(l, &items[i].lane);
+		lanes_leave(l, &items[i].lane);
+	}
+	assert_int_equal(lanes_count(l), 0);
+	lanes_free(l);
 }
 
 static void lanes_empty_gives_nothing(void **state)
@@ -75,7 +101,7 @@ static void lanes_one_lane_is_first_in_first_out(void **state)
 		push(l, &items[i], 1, TASK_CLASS_NORMAL, i);
 	for (int i = 0; i < 5; i++)
 		assert_int_equal(take(l, any, NULL)->number, i);
-	lanes_free(l);
+	end(l, items, 5);
 }
 
 static void lanes_classes_share_by_weight(void **state)
@@ -94,8 +120,8 @@ static void lanes_classes_share_by_weight(void **state)
 	assert_in_range(got[TASK_CLASS_HIGH], 798, 802);
 	assert_in_range(got[TASK_CLASS_NORMAL], 398, 402);
 	assert_in_range(got[TASK_CLASS_LOW], 98, 102);
+	end(l, items, EACH * _TASK_CLASS_MAX);
 	free(items);
-	lanes_free(l);
 }
 
 static void lanes_class_that_was_empty_saves_up_no_credit(void **state)
@@ -117,8 +143,8 @@ static void lanes_class_that_was_empty_saves_up_no_credit(void **state)
 	for (int i = 0; i < 90; i++)
 		high += take(l, any, NULL)->class == TASK_CLASS_HIGH;
 	assert_in_range(high, 78, 82);
+	end(l, items, 2 * N);
 	free(items);
-	lanes_free(l);
 }
 
 static void lanes_languages_take_turns(void **state)
@@ -136,7 +162,7 @@ static void lanes_languages_take_turns(void **state)
 		got[take(l, any, NULL)->language]++;
 	assert_int_equal(got[0], 5);
 	assert_int_equal(got[2], 5);
-	lanes_free(l);
+	end(l, items, 30);
 }
 
 static void lanes_language_that_cannot_run_is_passed_over(void **state)
@@ -151,7 +177,7 @@ static void lanes_language_that_cannot_run_is_passed_over(void **state)
 	assert_int_equal(take(l, only, &language)->number, 1);
 	assert_null(take(l, only, &language));
 	assert_int_equal(lanes_count(l), 1);
-	lanes_free(l);
+	end(l, items, 2);
 }
 
 static void lanes_push_front_goes_first(void **state)
@@ -164,9 +190,9 @@ static void lanes_push_front_goes_first(void **state)
 	for (int i = 0; i < 3; i++)
 		push(l, &items[i], 0, TASK_CLASS_NORMAL, i);
 	it = take(l, any, NULL);
-	lanes_push_front(l, it->language, it->class, &it->lane);
+	lanes_push_front(l, &it->lane);
 	assert_int_equal(take(l, any, NULL)->number, 0);
-	lanes_free(l);
+	end(l, items, 3);
 }
 
 static void lanes_removed_item_is_not_taken(void **state)
@@ -177,10 +203,65 @@ static void lanes_removed_item_is_not_taken(void **state)
 	(void)state;
 	push(l, &items[0], 0, TASK_CLASS_LOW, 0);
 	push(l, &items[1], 0, TASK_CLASS_LOW, 1);
-	lanes_remove(l, TASK_CLASS_LOW, &items[0].lane);
+	lanes_remove(l, &items[0].lane);
 	assert_int_equal(take(l, any, NULL)->number, 1);
 	assert_null(take(l, any, NULL));
-	lanes_free(l);
+	end(l, items, 2);
+}
+
+static void lanes_tenants_take_turns(void **state)
+{
+	enum { MANY = 1000 };
+	struct lanes *l = new_lanes();
+	struct item *items = calloc(MANY + 3, sizeof *items);
+
+	(void)state;
+	assert_non_null(items);
+	for (int i = 0; i < MANY; i++)
+		push_for(l, &items[i], "many", 0, TASK_CLASS_NORMAL, i);
+	for (int i = MANY; i < MANY + 3; i++)
+		push_for(l, &items[i], "few", 0, TASK_CLASS_NORMAL, i);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(take(l, any, NULL)->number, i);
+		assert_int_equal(take(l, any, NULL)->number, MANY + i);
+	}
+	assert_int_equal(take(l, any, NULL)->number, 3);
+	/* Who comes late is next after those whose turn it is. */
+	lanes_leave(l, &items[MANY].lane);
+	push_for(l, &items[MANY], "late", 0, TASK_CLASS_NORMAL, -1);
+	assert_int_equal(take(l, any, NULL)->number, 4);
+	assert_int_equal(take(l, any, NULL)->number, -1);
+	end(l, items, MANY + 3);
+	free(items);
+}
+
+static void lanes_tenant_at_its_bound_is_passed_over(void **state)
+{
+	struct lanes *l = new_lanes_of_at_most(2);
+	struct item items[6];
+
+	(void)state;
+	for (int i = 0; i < 5; i++)
+		push_for(l, &items[i], "many", (size_t)i % 2, TASK_CLASS_HIGH, i);
+	for (int i = 0; i < 2; i++) {
+		struct item *it = take(l, any, NULL);
+
+		assert_int_equal(it->number, i);
+		lanes_started(&it->lane);
+		lanes_started(&it->lane); /* is counted once */
+	}
+	push_for(l, &items[5], "few", 0, TASK_CLASS_LOW, 5);
+	assert_int_equal(take(l, any, NULL)->number, 5);
+	assert_null(take(l, any, NULL));
+	lanes_ended(&items[0].lane);
+	lanes_ended(&items[0].lane);
+	assert_int_equal(take(l, any, NULL)->number, 2);
+	lanes_started(&items[2].lane);
+	assert_null(take(l, any, NULL));
+	lanes_leave(l, &items[1].lane); /* ends it too */
+	assert_int_equal(take(l, any, NULL)->number, 3);
+	assert_int_equal(lanes_count(l), 1);
+	end(l, items, 6);
 }
 
 int main(void)
@@ -194,6 +275,8 @@ int main(void)
 		cmocka_unit_test(lanes_language_that_cannot_run_is_passed_over),
 		cmocka_unit_test(lanes_push_front_goes_first),
 		cmocka_unit_test(lanes_removed_item_is_not_taken),
+		cmocka_unit_test(lanes_tenants_take_turns),
+		cmocka_unit_test(lanes_tenant_at_its_bound_is_passed_over),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
