@@ -59,6 +59,7 @@ struct job {
 	enum task_class class;
 	enum job_state state;
 	enum claim_state claim;
+	uint64_t owner; /* of the claim: the runner's, who may be gone meanwhile */
 	enum settle settle;
 	struct runner *runner; /* NULL while waiting, and when it is gone */
 	bool cancel_sent;
@@ -100,6 +101,7 @@ struct runner {
 	char pod[64];
 	struct wire_conn *conn;
 	struct task_isolation isolation;
+	uint64_t owner;	  /* in the leases of what runs there; random, not 0 */
 	bool greeted;	  /* HELLO came */
 	int64_t heard_us; /* monotonic: its last frame, or when we last stood still */
 	bool full;	  /* said BUSY; until it finishes a task or sends a heartbeat */
@@ -115,7 +117,6 @@ struct runner {
 struct scheduler {
 	uv_loop_t *loop;
 	struct scheduler_config cfg;
-	uint64_t owner; /* in leases; random, not 0 */
 	struct defer *defer;
 	struct deferred dispatch;
 	struct lanes *lanes;
@@ -129,6 +130,7 @@ struct scheduler {
 	struct list claims; /* jobs whose claim is DUE, the oldest first */
 	uv_timer_t close_timer;
 	int open_handles;
+	size_t orphans;	 /* releases of orphans in flight */
 	size_t requests; /* store requests of the scheduler's own in flight */
 	bool recovering; /* a step of it is in flight */
 	bool consuming;
@@ -140,6 +142,7 @@ struct scheduler {
 
 	struct store_renew renew;
 	bool renewing;
+	uint64_t *renewed;	/* the owners that are being renewed */
 	int64_t renewed_us;	/* monotonic: the renewal was asked for */
 	int64_t store_since_us; /* monotonic: the store answers in time since; 0: it does not */
 	int64_t ticked_us;	/* monotonic: the sweep timer's last tick */
@@ -201,3 +204,8 @@ void recover_sweep(struct scheduler *s);
  * long that leases may have ended meanwhile. */
 bool recover_note_answer(struct scheduler *s, int64_t asked_us, int code);
 void recover_publish(struct scheduler *s, const struct store_ticket *t);
+/* A task that somebody else than its owner has put back or ended. */
+void recover_moved(struct scheduler *s, const struct store_ticket *t);
+
+/* orphan.c: tasks of other schedulers that are gone. */
+int orphan_take(struct scheduler *s, const Kiln__Orphaned *m);

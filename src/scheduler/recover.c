@@ -53,7 +53,7 @@ void recover_publish(struct scheduler *s, const struct store_ticket *t)
 /* ---- deadlines and leases ---- */
 
 /* A task that the sweep moved: queued ones need a message, final ones have waiters. */
-static void handle_moved(struct scheduler *s, const struct store_ticket *t)
+void recover_moved(struct scheduler *s, const struct store_ticket *t)
 {
 	uint8_t payload = (uint8_t)t->state;
 
@@ -129,7 +129,7 @@ static void on_swept(struct store_req *req, int code)
 	s->requests--;
 	(void)recover_note_answer(s, s->swept_us, code);
 	for (size_t i = 0; code == 0 && i < s->sweep.n; i++)
-		handle_moved(s, &s->sweep.tickets[i]);
+		recover_moved(s, &s->sweep.tickets[i]);
 	if (code == 0)
 		free(s->sweep.tickets);
 	scheduler_check_closed(s);

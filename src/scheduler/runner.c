@@ -202,6 +202,8 @@ static int dispatch_frame(struct runner *r, const Kiln__Frame *f)
 	case KILN__FRAME__KIND_HEARTBEAT:
 		on_heartbeat(r, f->heartbeat);
 		return 0;
+	case KILN__FRAME__KIND_ORPHANED:
+		return orphan_take(r->scheduler, f->orphaned);
 	case KILN__FRAME__KIND_ACCEPTED:
 		j = own_job(r, &f->accepted->task);
 		if (j)
@@ -268,6 +270,7 @@ static int send_hello(struct runner *r)
 	m.protocol = WIRE_PROTOCOL;
 	m.version = version;
 	m.credit_bytes = r->scheduler->cfg.credit_bytes;
+	m.owner = r->owner;
 	frame.kind_case = KILN__FRAME__KIND_HELLO;
 	frame.hello = &m;
 	return wire_conn_send(r->conn, &frame);
@@ -289,6 +292,8 @@ void scheduler_add_runner(struct scheduler *s, const char *pod, int fd,
 	r->lost = lost;
 	r->lost_ctx = ctx;
 	r->heard_us = clock_monotonic_us();
+	arc4random_buf(&r->owner, sizeof r->owner);
+	r->owner = (r->owner >> 1) | 1; /* stores keep signed 64-bit numbers */
 	list_init(&r->jobs);
 	list_init(&r->link);
 	(void)str_copy(r->pod, sizeof r->pod, pod);

@@ -135,6 +135,7 @@ static void on_renewed(struct store_req *req, int code)
 	bool late = recover_note_answer(s, s->renewed_us, code);
 
 	s->renewing = false;
+	free(TAKE_PTR(s->renewed));
 	s->requests--;
 	for (size_t i = 0; code == 0 && i < s->renew.n; i++) {
 		struct job *j = map_get(&s->jobs, &s->renew.cancelling[i], sizeof(struct uuid));
@@ -149,16 +150,52 @@ static void on_renewed(struct store_req *req, int code)
 	scheduler_check_closed(s);
 }
 
+static int compare_owners(const void *a, const void *b)
+{
+	const uint64_t *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
+}
+
+/* Those in whose names tasks are claimed, each once, in an array that the caller frees. */
+static uint64_t *collect_owners(struct scheduler *s, size_t *ret_n)
+{
+	uint64_t *owners = calloc(map_count(&s->jobs) + 1, sizeof *owners);
+	size_t cursor = 0, n = 0, unique = 0;
+	struct job *j;
+
+	*ret_n = 0;
+	if (!owners)
+		return NULL;
+	MAP_FOREACH (j, cursor, &s->jobs)
+		if (j->claim == CLAIM_PENDING || j->claim == CLAIM_WON)
+			owners[n++] = j->owner;
+	qsort(owners, n, sizeof *owners, compare_owners);
+	for (size_t i = 0; i < n; i++)
+		if (i == 0 || owners[i] != owners[i - 1])
+			owners[unique++] = owners[i];
+	*ret_n = unique < STORE_SWEEP_MAX ? unique : STORE_SWEEP_MAX;
+	return owners;
+}
+
 static void renew_rows(struct scheduler *s)
 {
+	size_t n = 0;
+
 	if (s->renewing)
 		return;
+	s->renewed = collect_owners(s, &n);
+	if (n == 0) {
+		free(TAKE_PTR(s->renewed));
+		return;
+	}
 	s->renewing = true;
 	s->renewed_us = clock_monotonic_us();
 	s->requests++;
 	s->renew = (struct store_renew){
 		.req = {.done = on_renewed, .ctx = s},
-		.owner = s->owner,
+		.owners = s->renewed,
+		.n_owners = n,
 		.lease_until_us = clock_wall_us() + s->cfg.lease_ms * 1000,
 	};
 	store_renew(s->cfg.store, &s->renew);
@@ -354,8 +391,6 @@ int scheduler_new(uv_loop_t *loop, const struct scheduler_config *cfg,
 	list_init(&s->retries);
 	list_init(&s->claims);
 	map_init(&s->jobs);
-	arc4random_buf(&s->owner, sizeof s->owner);
-	s->owner = (s->owner >> 1) | 1; /* stores keep signed 64-bit numbers */
 	if (lanes_new(language_count(cfg->languages), cfg->weights, cfg->tenant_running_max,
 		      &s->lanes) < 0 ||
 	    defer_new(loop, &s->defer) < 0 ||

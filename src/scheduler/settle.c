@@ -79,7 +79,7 @@ void job_claim(struct job *j)
 	j->store_claim = (struct store_claim){
 		.req = {.done = on_claimed, .ctx = j},
 		.id = j->id,
-		.owner = s->owner,
+		.owner = j->owner,
 		.now_us = now_us,
 		.lease_until_us = now_us + s->cfg.lease_ms * 1000,
 	};
@@ -104,6 +104,7 @@ void job_claim_soon(struct job *j)
 	struct scheduler *s = j->scheduler;
 
 	j->claim = CLAIM_DUE;
+	j->owner = j->runner->owner;
 	j->claim_at_us = clock_monotonic_us() + CLAIM_DELAY_MS * INT64_C(1000);
 	list_push_back(&s->claims, &j->claim_link);
 	if (!uv_is_active((uv_handle_t *)&s->claim_timer))
@@ -192,7 +193,7 @@ static void finish(struct job *j)
 	j->store_finish = (struct store_finish){
 		.req = {.done = on_finished, .ctx = j},
 		.id = j->id,
-		.claim_owner = j->claim == CLAIM_DUE ? j->scheduler->owner : 0,
+		.claim_owner = j->claim == CLAIM_DUE ? j->owner : 0,
 		.attempt = j->attempt,
 		.state = j->final_state,
 		.started_us = j->started_us,

@@ -97,7 +97,8 @@ void pg_add_text(struct pg_params *p, const char *text); /* NULL adds NULL */
 void pg_add_bytes(struct pg_params *p, const void *bytes, size_t len);
 void pg_add_null(struct pg_params *p);
 void pg_add_id(struct pg_params *p, const struct uuid *id);
-int pg_add_ids(struct pg_params *p, const struct uuid *ids, size_t n); /* an array; or -ENOMEM */
+int pg_add_ids(struct pg_params *p, const struct uuid *ids, size_t n);
+int pg_add_i64s(struct pg_params *p, const uint64_t *numbers, size_t n); /* an array; or -ENOMEM */
 
 /* Packs, compresses what is big, and adds two parameters: the head, NULL where the whole is small
  * enough to be read in its place, and the whole. A result may be NULL, and adds two NULLs. */
@@ -115,6 +116,7 @@ int pg_spec(const PGresult *res, int row, int col, bool contents, struct task_sp
 int pg_result(const PGresult *res, int row, int col, bool outputs, struct task_result **ret_result);
 int pg_text(const PGresult *res, int row, int col, char *dst, size_t size);
 /* All rows: id, class, language, tenant, state. *ret_tickets stays NULL where there are none. */
+int pg_ticket(const PGresult *res, int row, struct store_ticket *t);
 int pg_tickets(const PGresult *res, struct store_ticket **ret_tickets, size_t *ret_n);
 
 /* ---- statements (postgres_sql.c) and verbs ---- */

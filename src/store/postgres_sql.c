@@ -26,7 +26,8 @@ enum {
 	INT4 = 23,
 	TEXT = 25,
 	UUID = 2950,
-	UUIDS = 2951
+	UUIDS = 2951,
+	INT8S = 1016
 };
 
 #define TYPES(...) ((const Oid[]){__VA_ARGS__, 0})
@@ -90,10 +91,11 @@ const struct pg_statement pg_statements[_PG_SQL_MAX] = {
 					     "state = 1 AND owner = $2"
 					     " AND until = $4 AND started = $3)",
 		 TYPES(UUID, INT8, INT8, INT8, BOOL), IN(PG_WRITE)},
-	[PG_SQL_RENEW] = {"renew",
-			  "WITH r AS (UPDATE live SET until = $2 WHERE state = 1 AND owner = $1"
-			  " RETURNING id, cancelling) SELECT id FROM r WHERE cancelling",
-			  TYPES(INT8, INT8), IN(PG_WRITE)},
+	[PG_SQL_RENEW] =
+		{"renew",
+		 "WITH r AS (UPDATE live SET until = $1 WHERE state = 1 AND owner = ANY ($2)"
+		 " RETURNING id, cancelling) SELECT id FROM r WHERE cancelling",
+		 TYPES(INT8, INT8S), IN(PG_WRITE)},
 	[PG_SQL_FINISH] = {"finish",
 			   "WITH gone AS (DELETE FROM live WHERE id = $1 AND state = 1"
 			   " AND attempt = $2 RETURNING id, attempt),"
@@ -120,7 +122,8 @@ const struct pg_statement pg_statements[_PG_SQL_MAX] = {
 		 TYPES(UUID, INT4, INT2, INT8, INT8, INT2, BYTEA, BYTEA, BOOL), IN(PG_WRITE)},
 	[PG_SQL_RELEASE] =
 		{"release",
-		 "WITH r AS (SELECT id, attempt, started, CASE WHEN cancelling THEN 3"
+		 "WITH r AS (SELECT id, class, language, tenant, attempt, started, CASE WHEN "
+		 "cancelling THEN 3"
 		 " WHEN $3 AND attempt >= $5 THEN 5 ELSE 0 END::smallint AS state FROM live"
 		 " WHERE id = $1 AND state = 1"
 		 " AND CASE WHEN $8 = 0 THEN attempt = $2 ELSE owner = $8 END),"
@@ -136,7 +139,7 @@ const struct pg_statement pg_statements[_PG_SQL_MAX] = {
 		 " SELECT id, state, attempt - CASE WHEN $3 THEN 0 ELSE 1 END,"
 		 " CASE WHEN $3 THEN started ELSE 0 END, $4, 0, NULL,"
 		 " CASE WHEN state = 5 THEN $6 END FROM r WHERE state <> 0)"
-		 " SELECT state FROM r",
+		 " SELECT id, class, language, tenant, state FROM r",
 		 TYPES(UUID, INT4, BOOL, INT8, INT4, BYTEA, BOOL, INT8), IN(PG_WRITE)},
 	[PG_SQL_CANCEL] =
 		{"cancel",

@@ -125,10 +125,9 @@ static int bind_renew(struct store_req *req, struct pg_params *p, enum pg_sql *r
 	const struct store_renew *r = container_of(req, struct store_renew, req);
 
 	(void)ret_text;
-	pg_add_i64(p, (int64_t)r->owner);
-	pg_add_i64(p, r->lease_until_us);
 	*ret_sql = PG_SQL_RENEW;
-	return 0;
+	pg_add_i64(p, r->lease_until_us);
+	return pg_add_i64s(p, r->owners, r->n_owners);
 }
 
 static int read_renew(struct store_req *req, const PGresult *res)
@@ -233,7 +232,11 @@ static int read_release(struct store_req *req, const PGresult *res)
 {
 	struct store_release *r = container_of(req, struct store_release, req);
 
-	return PQntuples(res) ? pg_state(res, 0, 0, &r->state) : -ESTALE;
+	int rc = PQntuples(res) ? pg_ticket(res, 0, &r->ticket) : -ESTALE;
+
+	if (rc == 0)
+		r->state = r->ticket.state;
+	return rc;
 }
 
 const struct pg_verb pg_verb_release = {PG_WRITE, row_release, bind_release, read_release, NULL};

@@ -104,21 +104,49 @@ void pg_add_id(struct pg_params *p, const struct uuid *id)
 
 /* array_recv() of the server: dimensions, flags, type, size and first index of the one dimension,
  * then each element behind its length. */
-int pg_add_ids(struct pg_params *p, const struct uuid *ids, size_t n)
+static void begin_array(struct pg_params *p, uint32_t oid, size_t n)
 {
-	enum { UUID_OID = 2950 };
-	const uint32_t head[] = {htobe32(1), 0, htobe32(UUID_OID), htobe32((uint32_t)n),
-				 htobe32(1)};
-	const uint32_t each = htobe32(sizeof ids->bytes);
+	const uint32_t head[] = {htobe32(1), 0, htobe32(oid), htobe32((uint32_t)n), htobe32(1)};
 
 	buf_clear(&p->whole);
 	(void)buf_append(&p->whole, head, sizeof head);
-	for (size_t i = 0; i < n; i++) {
-		(void)buf_append(&p->whole, &each, sizeof each);
-		(void)buf_append(&p->whole, ids[i].bytes, sizeof ids[i].bytes);
-	}
+}
+
+static void add_element(struct pg_params *p, const void *bytes, size_t len)
+{
+	const uint32_t each = htobe32((uint32_t)len);
+
+	(void)buf_append(&p->whole, &each, sizeof each);
+	(void)buf_append(&p->whole, bytes, len);
+}
+
+static int end_array(struct pg_params *p)
+{
 	pg_add_bytes(p, p->whole.data, p->whole.len);
 	return buf_error(&p->whole);
+}
+
+int pg_add_ids(struct pg_params *p, const struct uuid *ids, size_t n)
+{
+	enum { UUID_OID = 2950 };
+
+	begin_array(p, UUID_OID, n);
+	for (size_t i = 0; i < n; i++)
+		add_element(p, ids[i].bytes, sizeof ids[i].bytes);
+	return end_array(p);
+}
+
+int pg_add_i64s(struct pg_params *p, const uint64_t *numbers, size_t n)
+{
+	enum { INT8_OID = 20 };
+
+	begin_array(p, INT8_OID, n);
+	for (size_t i = 0; i < n; i++) {
+		const uint64_t wire = htobe64(numbers[i]);
+
+		add_element(p, &wire, sizeof wire);
+	}
+	return end_array(p);
 }
 
 /* ---- packing ---- */
@@ -278,7 +306,7 @@ int pg_text(const PGresult *res, int row, int col, char *dst, size_t size)
 	return str_copy(dst, size, PQgetvalue(res, row, col)) ? 0 : -EIO;
 }
 
-static int read_ticket(const PGresult *res, int row, struct store_ticket *t)
+int pg_ticket(const PGresult *res, int row, struct store_ticket *t)
 {
 	int64_t class = pg_number(res, row, 1);
 
@@ -301,7 +329,7 @@ int pg_tickets(const PGresult *res, struct store_ticket **ret_tickets, size_t *r
 	if (!tickets)
 		return -ENOMEM;
 	for (int i = 0; i < n; i++)
-		if (read_ticket(res, i, &tickets[i]) < 0)
+		if (pg_ticket(res, i, &tickets[i]) < 0)
 			return -EIO;
 	*ret_tickets = TAKE_PTR(tickets);
 	*ret_n = (size_t)n;

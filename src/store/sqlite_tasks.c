@@ -263,16 +263,15 @@ int sqlite_claim(struct sqlite_conn *c, struct store_req *req)
 	return 0;
 }
 
-int sqlite_renew(struct sqlite_conn *c, struct store_req *req)
+static int renew_owner(struct sqlite_conn *c, struct store_renew *r, uint64_t owner)
 {
-	struct store_renew *r = container_of(req, struct store_renew, req);
 	AUTO_STMT sqlite3_stmt *renew = conn_stmt(c, SQL_RENEW);
 	AUTO_STMT sqlite3_stmt *cancelling = conn_stmt(c, SQL_CANCELLING);
 	int rc;
 
 	if (!renew || !cancelling)
 		return c->failed;
-	bind_int(cancelling, 1, (int64_t)r->owner);
+	bind_int(cancelling, 1, (int64_t)owner);
 	while ((rc = conn_step(c, cancelling)) > 0) {
 		struct uuid *id = array_place((void **)&r->cancelling, r->n, sizeof *id);
 
@@ -285,9 +284,19 @@ int sqlite_renew(struct sqlite_conn *c, struct store_req *req)
 	}
 	if (rc < 0)
 		return rc;
-	bind_int(renew, 1, (int64_t)r->owner);
+	bind_int(renew, 1, (int64_t)owner);
 	bind_int(renew, 2, r->lease_until_us);
 	return conn_step(c, renew);
+}
+
+int sqlite_renew(struct sqlite_conn *c, struct store_req *req)
+{
+	struct store_renew *r = container_of(req, struct store_renew, req);
+	int rc = 0;
+
+	for (size_t i = 0; rc == 0 && i < r->n_owners; i++)
+		rc = renew_owner(c, r, r->owners[i]);
+	return rc;
 }
 
 void sqlite_drop_renew(struct store_req *req)
@@ -406,8 +415,10 @@ int sqlite_release(struct sqlite_conn *c, struct store_req *req)
 
 	if (rc == 0)
 		rc = let_go(c, &row, r->counts, r->now_us, r->error_code, r->error_message);
-	if (rc == 0)
+	if (rc == 0) {
 		r->state = row.state;
+		r->ticket = row.ticket;
+	}
 	return rc;
 }
 

@@ -239,7 +239,7 @@ void store_renew(struct store *s, struct store_renew *r)
 {
 	r->cancelling = NULL;
 	r->n = 0;
-	start(s, &r->req, STORE_VERB_RENEW, r->owner != 0);
+	start(s, &r->req, STORE_VERB_RENEW, r->n_owners >= 1 && r->n_owners <= STORE_SWEEP_MAX);
 }
 
 void store_finish(struct store *s, struct store_finish *r)

@@ -147,10 +147,12 @@ struct store_claim {
 };
 void store_claim(struct store *s, struct store_claim *r);
 
-/* Prolongs all leases of an owner, and tells which of its running tasks are to be cancelled. */
+/* Prolongs all leases of these owners, and tells which of their running tasks are to be cancelled.
+ */
 struct store_renew {
 	struct store_req req;
-	uint64_t owner;		 /* in */
+	const uint64_t *owners;	 /* in: array of n_owners, 1 to STORE_SWEEP_MAX, none of them 0 */
+	size_t n_owners;	 /* in */
 	int64_t lease_until_us;	 /* in */
 	struct uuid *cancelling; /* out: array of n ids */
 	size_t n;		 /* out */
@@ -176,6 +178,15 @@ struct store_finish {
 };
 void store_finish(struct store *s, struct store_finish *r);
 
+/* What is needed to queue a task (again). */
+struct store_ticket {
+	struct uuid id;
+	enum task_class class;
+	enum task_state state; /* of a sweep or a release: what it became */
+	char language[TASK_LANGUAGE_MAX];
+	char tenant[TASK_TENANT_MAX];
+};
+
 /* Puts a running task back to queued. counts: the attempt was used up; after TASK_ATTEMPTS_MAX of
  * them the task is FAILED with this error instead. Without: a hand-back, the attempt is given
  * back too; only where the task surely never ran. A task that is cancelling ends CANCELLED.
@@ -184,14 +195,15 @@ void store_finish(struct store *s, struct store_finish *r);
  * the task is still that owner's. */
 struct store_release {
 	struct store_req req;
-	struct uuid id;		   /* in */
-	uint64_t owner;		   /* in: 0, or whose it must be */
-	int attempt;		   /* in, without owner */
-	bool counts;		   /* in */
-	int64_t now_us;		   /* in */
-	const char *error_code;	   /* in, with counts */
-	const char *error_message; /* in, with counts */
-	enum task_state state;	   /* out: QUEUED, FAILED or CANCELLED */
+	struct uuid id;		    /* in */
+	uint64_t owner;		    /* in: 0, or whose it must be */
+	int attempt;		    /* in, without owner */
+	bool counts;		    /* in */
+	int64_t now_us;		    /* in */
+	const char *error_code;	    /* in, with counts */
+	const char *error_message;  /* in, with counts */
+	enum task_state state;	    /* out: QUEUED, FAILED or CANCELLED */
+	struct store_ticket ticket; /* out */
 };
 void store_release(struct store *s, struct store_release *r);
 
@@ -205,15 +217,6 @@ struct store_cancel_task {
 	enum task_state state; /* out */
 };
 void store_cancel_task(struct store *s, struct store_cancel_task *r);
-
-/* What is needed to queue a task (again). */
-struct store_ticket {
-	struct uuid id;
-	enum task_class class;
-	enum task_state state; /* of the sweep: what it became */
-	char language[TASK_LANGUAGE_MAX];
-	char tenant[TASK_TENANT_MAX];
-};
 
 /* Moves queued tasks past their deadline to expired, and running ones whose lease has ended (or
  * all, with every_lease: for an embedded server at start, whose owners are all gone) as release

@@ -307,12 +307,11 @@ static void make_spec(struct task_spec *s, const char *tenant)
 	s->runs[0].limits.output_bytes = 100;
 }
 
-struct uuid submit_for(struct world *w, const char *tenant)
+struct uuid store_task(struct world *w, const char *tenant)
 {
-	struct wait stored = {0}, published = {0};
+	struct wait stored = {0};
 	struct task_spec spec;
 	struct store_insert insert = {.req = {.done = on_stored, .ctx = &stored}, .spec = &spec};
-	struct queue_publish publish = {.done = on_published, .ctx = &published};
 	struct uuid id;
 
 	make_spec(&spec, tenant);
@@ -320,8 +319,18 @@ struct uuid submit_for(struct world *w, const char *tenant)
 	store_insert(w->store, &insert);
 	wait_flag(w, &stored.done);
 	assert_int_equal(stored.code, 0);
+	task_spec_fini(&spec);
+	return id;
+}
+
+struct uuid submit_for(struct world *w, const char *tenant)
+{
+	struct wait published = {0};
+	struct queue_publish publish = {.done = on_published, .ctx = &published};
+	struct uuid id = store_task(w, tenant);
+
 	publish.message.id = id;
-	publish.message.class = spec.class;
+	publish.message.class = TASK_CLASS_NORMAL;
 	publish.message.enqueued_us = clock_wall_us();
 	(void)snprintf(publish.message.language, TASK_LANGUAGE_MAX, "python");
 	(void)snprintf(publish.message.tenant, TASK_TENANT_MAX, "%s", tenant);
@@ -329,7 +338,6 @@ struct uuid submit_for(struct world *w, const char *tenant)
 	queue_publish(w->queue, &publish);
 	wait_flag(w, &published.done);
 	assert_int_equal(published.code, 0);
-	task_spec_fini(&spec);
 	return id;
 }
 
@@ -339,7 +347,7 @@ struct uuid submit(struct world *w)
 }
 
 /* The row; the caller frees it. */
-static struct task *read_task(struct world *w, const struct uuid *id)
+struct task *read_task(struct world *w, const struct uuid *id)
 {
 	struct wait wait = {0};
 	struct store_get get = {
@@ -349,6 +357,22 @@ static struct task *read_task(struct world *w, const struct uuid *id)
 	wait_flag(w, &wait.done);
 	assert_int_equal(wait.code, 0);
 	return get.task;
+}
+
+void claim_for(struct world *w, const struct uuid *id, uint64_t owner)
+{
+	struct wait wait = {0};
+	struct store_claim claim = {
+		.req = {.done = on_stored, .ctx = &wait},
+		.id = *id,
+		.owner = owner,
+		.now_us = clock_wall_us(),
+		.lease_until_us = clock_wall_us() + INT64_C(3600000000),
+	};
+
+	store_claim(w->store, &claim);
+	wait_flag(w, &wait.done);
+	assert_int_equal(wait.code, 0);
 }
 
 struct task *wait_state(struct world *w, const struct uuid *id, enum task_state state)

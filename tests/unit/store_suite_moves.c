@@ -471,8 +471,10 @@ static void renew_prolongs_own_leases_only(void **state)
 	struct uuid own = add_task(f), foreign = add_task(f);
 	struct store_claim other = {
 		.id = foreign, .owner = 8, .now_us = NOW_US, .lease_until_us = NOW_US + 1000};
-	struct store_renew renew = {.owner = 7, .lease_until_us = NOW_US + 5000};
-	struct store_renew bad = {.lease_until_us = 1};
+	const uint64_t owners[] = {OWNER_OF_CLAIMS + 5, OWNER_OF_CLAIMS};
+	struct store_renew renew = {
+		.owners = owners, .n_owners = 2, .lease_until_us = NOW_US + 5000};
+	struct store_renew bad = {.owners = owners, .lease_until_us = 1};
 	struct store_sweep r = {.now_us = NOW_US + 2000};
 
 	(void)claim(f, &own);
@@ -492,8 +494,11 @@ static void renew_tells_what_is_to_be_cancelled(void **state)
 	enum { MANY = 40 };
 	struct fixture *f = *state;
 	struct uuid ids[MANY];
-	struct store_renew renew = {.owner = 7, .lease_until_us = NOW_US + 5000};
-	struct store_renew other = {.owner = 8, .lease_until_us = NOW_US + 5000};
+	const uint64_t ours = OWNER_OF_CLAIMS, others = OWNER_OF_CLAIMS + 1;
+	struct store_renew renew = {
+		.owners = &ours, .n_owners = 1, .lease_until_us = NOW_US + 5000};
+	struct store_renew other = {
+		.owners = &others, .n_owners = 1, .lease_until_us = NOW_US + 5000};
 	enum task_state is;
 	size_t found = 0;
 

@@ -336,6 +336,61 @@ static void runner_may_not_speak_of_another_runners_task(void **state)
 	runner_leave(&thief);
 }
 
+static void send_orphaned(struct fake_runner *r, const struct uuid *id, uint64_t owner)
+{
+	Kiln__Orphaned m = KILN__ORPHANED__INIT;
+
+	codec_put_id(id, &m.task);
+	m.owner = owner;
+	send_frame(r, KILN__FRAME__KIND_ORPHANED, &m);
+}
+
+static void task_of_a_scheduler_that_is_gone_runs_again(void **state)
+{
+	enum { OTHER = 4242 };
+	struct world *w = *state;
+	struct uuid id = store_task(w, "default");
+	struct fake_runner r;
+	struct task *t;
+
+	claim_for(w, &id, OTHER);
+	runner_join(w, &r, "shared", 1);
+	(void)expect_frame(w, &r, KILN__FRAME__KIND_HELLO);
+	send_orphaned(&r, &id, OTHER + 1); /* whose the task is not */
+	for (int i = 0; i < 50; i++)
+		turn(w);
+	t = read_task(w, &id);
+	assert_int_equal(t->state, TASK_RUNNING);
+	task_free(t);
+	send_orphaned(&r, &id, OTHER);
+	(void)expect_frame(w, &r, KILN__FRAME__KIND_ASSIGN);
+	accept_task(&r, &id);
+	send_run_done(&r, &id, TASK_OUTCOME_OK);
+	send_done(&r, &id, false, "");
+	t = wait_state(w, &id, TASK_DONE);
+	assert_int_equal(t->attempt, 2);
+	task_free(t);
+	runner_leave(&r);
+}
+
+static void every_runner_knows_an_owner_of_its_own(void **state)
+{
+	struct world *w = *state;
+	struct fake_runner r[2];
+	uint64_t owner[2];
+
+	for (int i = 0; i < 2; i++) {
+		runner_join(w, &r[i], i ? "second" : "first", 1);
+		owner[i] = expect_frame(w, &r[i], KILN__FRAME__KIND_HELLO)->hello->owner;
+		assert_true(owner[i] != 0 && owner[i] <= INT64_MAX);
+	}
+	assert_true(owner[0] != owner[1]);
+	for (int i = 0; i < 2; i++) {
+		runner_leave(&r[i]);
+		expect_lost(w, &r[i]);
+	}
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, world_setup, world_teardown)
 
 /* The id that the runner was assigned next. */
@@ -424,6 +479,8 @@ int main(void)
 		TEST(runner_that_breaks_the_protocol_is_dropped_and_its_task_runs_again),
 		TEST(runner_of_another_protocol_is_refused),
 		TEST(runner_may_not_speak_of_another_runners_task),
+		TEST(task_of_a_scheduler_that_is_gone_runs_again),
+		TEST(every_runner_knows_an_owner_of_its_own),
 		TEST(tenant_with_many_does_not_delay_another),
 		TEST(tenant_runs_no_more_than_its_bound),
 	};
