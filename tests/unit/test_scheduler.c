@@ -387,7 +387,7 @@ static void every_runner_knows_an_owner_of_its_own(void **state)
 	assert_true(owner[0] != owner[1]);
 	for (int i = 0; i < 2; i++) {
 		runner_leave(&r[i]);
-		expect_lost(w, &r[i]);
+		wait_flag(w, &r[i].lost);
 	}
 }
 
