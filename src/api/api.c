@@ -268,6 +268,14 @@ int api_new(uv_loop_t *loop, const struct api_config *cfg, struct api **ret_api,
 		return err_errno(e, -ENOMEM, "could not start the API");
 	a->cfg = *cfg;
 	a->loop = loop;
+	a->health = (struct health){
+		.store = cfg->store,
+		.queue = cfg->queue,
+		.cache = cfg->cache,
+		.bus = cfg->bus,
+		.ready = cfg->ready,
+		.ctx = cfg->ctx,
+	};
 	r = result_start(a);
 	if (!r && cfg->keys)
 		r = auth_new(a, &a->auth);

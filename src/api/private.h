@@ -9,6 +9,7 @@
 
 #include "api/api.h"
 #include "api/auth.h"
+#include "api/health.h"
 #include "api/http.h"
 #include "api/problem.h"
 #include "base/map.h"
@@ -18,6 +19,7 @@ struct api {
 	uv_loop_t *loop;
 	struct http_server *http;
 	struct auth *auth; /* NULL: no keys in use */
+	struct health health;
 	char address[64];
 	bool loopback;
 
@@ -26,7 +28,6 @@ struct api {
 
 	int64_t logged_us; /* monotonic: of the last failure in the log */
 	size_t operations;
-	bool probing; /* the store, for a /readyz */
 	bool closing, http_closed;
 	void (*closed)(void *ctx);
 	void *closed_ctx;

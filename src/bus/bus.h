@@ -18,9 +18,10 @@
 struct bus;
 
 enum bus_topic {
-	BUS_FINISHED, /* the task is final and can be read; payload: one byte, the state */
-	BUS_CANCEL,   /* a running task is to be cancelled; no payload */
-	BUS_QUEUED,   /* a task was put back to queued by someone else; no payload */
+	BUS_FINISHED,  /* the task is final and can be read; payload: one byte, the state */
+	BUS_CANCEL,    /* a running task is to be cancelled; no payload */
+	BUS_QUEUED,    /* a task was put back to queued by someone else; no payload */
+	BUS_LANGUAGES, /* a scheduler's languages; id: the scheduler, payload: a LanguageReport */
 	_BUS_TOPIC_MAX
 };
 

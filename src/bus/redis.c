@@ -125,6 +125,7 @@ static void name_channels(struct remote *b)
 		[BUS_FINISHED] = "finished",
 		[BUS_CANCEL] = "cancel",
 		[BUS_QUEUED] = "queued",
+		[BUS_LANGUAGES] = "languages",
 	};
 
 	for (int t = 0; t < _BUS_TOPIC_MAX; t++) {

@@ -66,3 +66,12 @@ void banner_print(const char *address, const struct language_registry *languages
 	       address, has_keys ? "       -H \"Authorization: Bearer $KILN_API_KEY\" \\\n" : "");
 	(void)fflush(stdout);
 }
+
+void banner_print_role(const char *role, const char *address_name, const char *address,
+		       bool has_keys)
+{
+	printf("kiln %s %s\n  %-9s  http://%s\n", role, KILN_VERSION, address_name, address);
+	if (!has_keys)
+		printf("  keys       none (anybody who reaches the address may run code)\n");
+	(void)fflush(stdout);
+}

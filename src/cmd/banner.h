@@ -12,3 +12,7 @@
 /* isolation NULL: no runner yet. */
 void banner_print(const char *address, const struct language_registry *languages,
 		  const struct task_isolation *isolation, bool has_keys, int64_t took_ms);
+
+/* Of a role on its own. address_name: what is at the address. */
+void banner_print_role(const char *role, const char *address_name, const char *address,
+		       bool has_keys);

@@ -20,6 +20,9 @@ static const struct command commands[] = {
 	 cmd_migrate},
 	{"queue", "show what waits at a broker and the dead letters, put those back",
 	 cmd_queue_usage, cmd_queue},
+	{"api", "serve the HTTP API alone, for schedulers elsewhere", cmd_api_usage, cmd_api},
+	{"scheduler", "run the tasks of a cluster, without the API", cmd_scheduler_usage,
+	 cmd_scheduler},
 	{"config", "print the configuration in force", cmd_config_usage, cmd_config},
 };
 

@@ -411,14 +411,14 @@ static int check_below(const struct task_limits *limits, const struct task_limit
 }
 
 /* Here, so that it is told with the place it is from, before anything is started. */
-static int check_listen(const struct config *c, struct err *e)
+static int check_listen(const struct config *c, const char *key, const char *text, struct err *e)
 {
-	const struct config_key *k = find_key("listen");
+	const struct config_key *k = find_key(key);
 	struct sockaddr_storage addr;
 	socklen_t len;
-	int r = url_parse_listen(c->listen, &addr, &len, e);
+	int r = url_parse_listen(text, &addr, &len, e);
 
-	return r < 0 ? err_wrap(e, r, "%s: listen", c->origins[k - config_keys].text) : 0;
+	return r < 0 ? err_wrap(e, r, "%s: %s", c->origins[k - config_keys].text, key) : 0;
 }
 
 int config_load(int argc, char **argv, char **env, struct config **ret_config, struct err *e)
@@ -441,7 +441,9 @@ int config_load(int argc, char **argv, char **env, struct config **ret_config, s
 	if (r >= 0)
 		r = fill_in(c, env, e);
 	if (r >= 0)
-		r = check_listen(c, e);
+		r = check_listen(c, "listen", c->listen, e);
+	if (r >= 0)
+		r = check_listen(c, "metrics_listen", c->metrics_listen, e);
 	if (r >= 0)
 		r = check_below(&c->limits, &c->ceilings, "", e);
 	if (r >= 0)

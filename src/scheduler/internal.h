@@ -117,6 +117,8 @@ struct runner {
 struct scheduler {
 	uv_loop_t *loop;
 	struct scheduler_config cfg;
+	struct uuid id;	     /* on the bus; random */
+	int64_t reported_us; /* monotonic: the languages */
 	struct defer *defer;
 	struct deferred dispatch;
 	struct lanes *lanes;
@@ -196,6 +198,10 @@ void scheduler_dispatch_soon(struct scheduler *s);
 void scheduler_retry(struct job *j, void (*retry)(struct job *j));
 void scheduler_check_closed(struct scheduler *s);
 void scheduler_consume(struct scheduler *s);
+
+/* report.c */
+void report_languages(struct scheduler *s);
+void report_languages_again(struct scheduler *s); /* where it is time */
 
 /* recover.c */
 void recover_start(struct scheduler *s);

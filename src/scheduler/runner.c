@@ -170,6 +170,7 @@ static int on_hello(struct runner *r, const Kiln__Hello *m)
 	observe_isolation(&r->isolation);
 	log_info("scheduler", "runner is connected", LOG_STR("pod", r->pod),
 		 LOG_INT("slots", r->slots), LOG_STR("limits", r->isolation.limits));
+	report_languages(r->scheduler);
 	if (r->scheduler->consuming)
 		scheduler_consume(r->scheduler); /* more slots, more prefetch */
 	scheduler_dispatch_soon(r->scheduler);

@@ -323,6 +323,7 @@ static void on_sweep_timer(uv_timer_t *timer)
 	metric_set(METRIC_RUNNER_SLOTS, (double)stats.busy, "busy");
 	metric_set(METRIC_RUNNER_SLOTS, (double)(stats.slots - stats.busy), "idle");
 	observe_queues(s);
+	report_languages_again(s);
 	if (!stood_still(s))
 		recover_sweep(s);
 }
@@ -391,6 +392,7 @@ int scheduler_new(uv_loop_t *loop, const struct scheduler_config *cfg,
 	list_init(&s->retries);
 	list_init(&s->claims);
 	map_init(&s->jobs);
+	arc4random_buf(&s->id, sizeof s->id);
 	if (lanes_new(language_count(cfg->languages), cfg->weights, cfg->tenant_running_max,
 		      &s->lanes) < 0 ||
 	    defer_new(loop, &s->defer) < 0 ||

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cmd/parts.h"
+
+#include "base/cleanup.h"
+#include "base/log.h"
+
+enum { BUSY_TIMEOUT_MS = 5000 };
+
+/* A part without which Kiln works, only slower. */
+static void tell_part(const char *part, bool up, const char *text)
+{
+	if (up)
+		log_info("serve", "in use", LOG_STR("part", part), LOG_STR("state", text));
+	else
+		log_warn("serve", "out of use", LOG_STR("part", part), LOG_STR("state", text));
+}
+
+static void on_cache_changed(void *ctx, bool up, const char *text)
+{
+	(void)ctx;
+	tell_part("cache", up, text);
+}
+
+static void on_bus_changed(void *ctx, bool up, const char *text)
+{
+	(void)ctx;
+	tell_part("bus", up, text);
+}
+
+int parts_open(uv_loop_t *loop, const struct config *cfg, struct parts *p, struct err *e)
+{
+	const struct store_config store = {.url = cfg->store, .busy_timeout_ms = BUSY_TIMEOUT_MS};
+	const struct queue_config queue = {.url = cfg->queue, .max_tasks = (size_t)cfg->queue_max};
+	const struct cache_config cache = {.url = cfg->cache,
+					   .max_bytes = (size_t)cfg->cache_max_bytes};
+	int r = store_open(loop, &store, &p->store, e);
+
+	if (r < 0)
+		return err_wrap(e, r, "could not open the store");
+	r = queue_open(loop, &queue, &p->queue, e);
+	if (r < 0)
+		return err_wrap(e, r, "could not open the queue");
+	r = cache_open(loop, &cache, &p->cache, e);
+	if (r < 0)
+		return err_wrap(e, r, "could not open the cache");
+	cache_watch(p->cache, on_cache_changed, NULL);
+	r = bus_open(loop, cfg->cache, &p->bus, e);
+	if (r < 0)
+		return err_wrap(e, r, "could not open the bus");
+	bus_watch(p->bus, on_bus_changed, NULL);
+	return 0;
+}
+
+/* ---- closing; parts that never came are skipped ---- */
+
+static bool close_queue(struct parts *p, void (*closed)(void *ctx))
+{
+	struct queue *q = TAKE_PTR(p->queue);
+
+	if (q)
+		queue_close(q, closed, p);
+	return q;
+}
+
+static bool close_cache(struct parts *p, void (*closed)(void *ctx))
+{
+	struct cache *c = TAKE_PTR(p->cache);
+
+	if (c)
+		cache_close(c, closed, p);
+	return c;
+}
+
+static bool close_bus(struct parts *p, void (*closed)(void *ctx))
+{
+	struct bus *b = TAKE_PTR(p->bus);
+
+	if (b)
+		bus_close(b, closed, p);
+	return b;
+}
+
+static bool close_store(struct parts *p, void (*closed)(void *ctx))
+{
+	struct store *s = TAKE_PTR(p->store);
+
+	if (s)
+		store_close(s, closed, p);
+	return s;
+}
+
+static void close_next(void *ctx)
+{
+	static bool (*const steps[])(struct parts * p, void (*closed)(void *ctx)) = {
+		close_queue, close_cache, close_bus, close_store};
+	struct parts *p = ctx;
+
+	while (p->step < ARRAY_SIZE(steps))
+		if (steps[p->step++](p, close_next))
+			return;
+	p->closed(p->closed_ctx);
+}
+
+void parts_close(struct parts *p, void (*closed)(void *ctx), void *ctx)
+{
+	p->closed = closed;
+	p->closed_ctx = ctx;
+	close_next(p);
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Store, queue, cache and bus: what every role of a process uses, opened in this order from the
+ * addresses of the configuration and closed in the opposite one.
+ */
+
+#include "bus/bus.h"
+#include "cache/cache.h"
+#include "config/config.h"
+#include "queue/queue.h"
+#include "store/store.h"
+
+struct parts {
+	struct store *store;
+	struct queue *queue;
+	struct cache *cache;
+	struct bus *bus;
+	size_t step; /* of closing */
+	void (*closed)(void *ctx);
+	void *closed_ctx;
+};
+
+/* What was opened is there after a failure too: parts_close is to be called in any case. */
+int parts_open(uv_loop_t *loop, const struct config *cfg, struct parts *p, struct err *e);
+
+/* closed may come from in here where nothing was opened. */
+void parts_close(struct parts *p, void (*closed)(void *ctx), void *ctx);
