@@ -10,7 +10,7 @@
 #   tools/stack.sh kill NAME          SIGKILL, as a failing machine would
 #   tools/stack.sh status             which of them run
 #   tools/stack.sh rabbitmqctl ARG... RabbitMQ's own tool, for this RabbitMQ
-#   tools/stack.sh env                KILN_TEST_..._URL= lines, which "up" prints too: to be eval'ed
+#   tools/stack.sh env                "export KILN_TEST_..._URL=...", which "up" prints too: to be eval'ed
 #
 # NAME is postgres, rabbitmq or redis; without one, all three. Environment:
 #
@@ -132,7 +132,7 @@ secret() { # FILE: the password in it, made at the first call
 # ---- PostgreSQL ----
 
 url_of_postgres() {
-    echo "KILN_TEST_POSTGRES_URL=postgresql://kiln:$(secret "$dir/postgres.secret")@127.0.0.1:$postgres_port/kiln"
+    echo "export KILN_TEST_POSTGRES_URL=postgresql://kiln:$(secret "$dir/postgres.secret")@127.0.0.1:$postgres_port/kiln"
 }
 
 up_postgres() {
@@ -171,7 +171,7 @@ down_postgres() { stop postgres INT; }
 
 # ---- RabbitMQ ----
 
-url_of_rabbitmq() { echo "KILN_TEST_RABBITMQ_URL=amqp://guest:guest@127.0.0.1:$rabbitmq_port/"; }
+url_of_rabbitmq() { echo "export KILN_TEST_RABBITMQ_URL=amqp://guest:guest@127.0.0.1:$rabbitmq_port/"; }
 
 rabbitmq_environment() {
     local own=$dir/rabbitmq
@@ -218,7 +218,7 @@ down_rabbitmq() {
 
 # ---- Redis ----
 
-url_of_redis() { echo "KILN_TEST_REDIS_URL=redis://127.0.0.1:$redis_port/0"; }
+url_of_redis() { echo "export KILN_TEST_REDIS_URL=redis://127.0.0.1:$redis_port/0"; }
 
 up_redis() {
     command -v redis-server >/dev/null || die "Redis is not installed"

@@ -110,7 +110,7 @@ def stack():
         if up.returncode != 0:
             raise RuntimeError("the stack did not start")
         for line in up.stdout.splitlines():
-            name, _, value = line.partition("=")
+            name, _, value = line.removeprefix("export ").partition("=")
             names.append(name)
             os.environ[name] = value
         for name in ("KILN_STACK_DIR", "KILN_STACK_PORT"):
@@ -373,6 +373,7 @@ def run_all(tally, seconds):
     built = build(tally, "build-asan", ASAN)
     if built:
         meson_tests(tally, ASAN, without=["stack"])
+        stack_tests(tally)
         pytest(tally, ASAN, "tests/integration")
         pytest(tally, ASAN)
     if build(tally, "build", RELEASE):

@@ -65,6 +65,9 @@ static bool try_again(struct client *c, int code, uv_timer_cb again)
 
 static void unexpected(struct client *c, int code)
 {
+	/* A test that failed closes the store under its load. */
+	if (code == -ESHUTDOWN)
+		c->load->stop = true;
 	c->load->unexpected++;
 	c->load->unexpected_code = code;
 }
@@ -231,6 +234,9 @@ static void connections_ended_in_load_lose_nothing(void **state)
 
 	for (int i = 0; i < 10; i++) {
 		load_go_on(l, 100);
+		/* Connections that are lost while they are being made are another matter: then
+		 * there is none for a moment. */
+		run_for(f, 200);
 		/* Of this test's store, not of others. */
 		(void)run_sql("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
 			      " WHERE application_name = 'kiln' AND pid <> pg_backend_pid()");
@@ -296,14 +302,14 @@ static void sessions_that_stand_still_are_replaced(void **state)
 	pid_t pids[8];
 	size_t n;
 
-	n = sessions(pids, ARRAY_SIZE(pids));
-	if (n == 0 || kill(pids[0], 0) < 0) {
-		print_message("# the server's processes cannot be stopped from here\n");
+	if (!getenv("KILN_STACK_DIR")) {
+		print_message("# KILN_STACK_DIR is not set: the server is not ours to stop\n");
 		skip();
 	}
 	l = load_start(f);
 	load_go_on(l, 100);
 	n = sessions(pids, ARRAY_SIZE(pids));
+	assert_true(n > 0);
 	for (size_t i = 0; i < n; i++)
 		assert_int_equal(kill(pids[i], SIGSTOP), 0);
 	/* Locks that they hold stand in the way of few; others go on after 15 s. */
