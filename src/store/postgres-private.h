@@ -136,6 +136,9 @@ enum pg_sql {
 	PG_SQL_KEY_ADD,
 	PG_SQL_KEY_REVOKE,
 	PG_SQL_KEY_LIST,
+	PG_SQL_TENANT_SET,
+	PG_SQL_TENANT_LIST,
+	PG_SQL_COUNT_QUEUED,
 	PG_SQL_GET,
 	PG_SQL_SCAN,
 	PG_SQL_SWEEP,
@@ -181,6 +184,7 @@ extern const struct pg_verb pg_verb_insert, pg_verb_claim, pg_verb_renew, pg_ver
 	pg_verb_release, pg_verb_cancel_task, pg_verb_sweep, pg_verb_prune;
 extern const struct pg_verb pg_verb_get, pg_verb_list, pg_verb_scan, pg_verb_key_add,
 	pg_verb_key_revoke, pg_verb_key_list, pg_verb_probe;
+extern const struct pg_verb pg_verb_tenant_set, pg_verb_tenant_list, pg_verb_count_queued;
 extern const struct pg_verb pg_verb_outbox_take, pg_verb_outbox_done, pg_verb_days;
 
 /* What an SQLSTATE means to callers. */

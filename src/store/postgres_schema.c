@@ -127,6 +127,16 @@ static const struct migration {
 	    ") WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.05,"
 	    " autovacuum_vacuum_cost_delay = 0);"
 	    "CREATE INDEX outbox_by_tenant ON outbox (tenant, language, id);"},
+	/* What tenants may do where it differs from the configuration; -1: as configured. The
+	 * tenant of a row never changes, so that the index costs updates of live nothing. */
+	{2, "CREATE TABLE tenant ("
+	    " name text NOT NULL PRIMARY KEY,"
+	    " rate bigint NOT NULL,"
+	    " burst bigint NOT NULL,"
+	    " queued bigint NOT NULL,"
+	    " running bigint NOT NULL"
+	    ");"
+	    "CREATE INDEX live_by_tenant ON live (tenant);"},
 };
 
 enum {

@@ -170,6 +170,23 @@ const struct pg_statement pg_statements[_PG_SQL_MAX] = {
 			     "SELECT name, tenant, hash, created, revoked FROM api_key"
 			     " ORDER BY name COLLATE \"C\"",
 			     TYPES(0), IN(PG_READ)},
+	[PG_SQL_TENANT_SET] =
+		{"tenant_set",
+		 "WITH gone AS (DELETE FROM tenant WHERE name = $1"
+		 " AND greatest($2, $3, $4, $5) = -1)"
+		 " INSERT INTO tenant (name, rate, burst, queued, running)"
+		 " SELECT $1, $2, $3, $4, $5 WHERE greatest($2, $3, $4, $5) > -1"
+		 " ON CONFLICT (name) DO UPDATE SET rate = $2, burst = $3, queued = $4,"
+		 " running = $5",
+		 TYPES(TEXT, INT8, INT8, INT8, INT8), IN(PG_WRITE)},
+	[PG_SQL_TENANT_LIST] = {"tenant_list",
+				"SELECT name, rate, burst, queued, running FROM tenant"
+				" ORDER BY name COLLATE \"C\"",
+				TYPES(0), IN(PG_READ)},
+	[PG_SQL_COUNT_QUEUED] = {"count_queued",
+				 "SELECT count(*) FROM (SELECT 1 FROM live WHERE tenant = $1"
+				 " AND state = 0 LIMIT $2) AS t",
+				 TYPES(TEXT, INT8), IN(PG_READ)},
 	[PG_SQL_GET] =
 		{"get",
 		 "SELECT coalesce(l.state, r.state), coalesce(l.attempt, r.attempt),"

@@ -40,6 +40,10 @@ enum sql {
 	SQL_KEY_ADD,
 	SQL_KEY_REVOKE,
 	SQL_KEY_LIST,
+	SQL_TENANT_SET,
+	SQL_TENANT_UNSET,
+	SQL_TENANT_LIST,
+	SQL_COUNT_QUEUED,
 	SQL_PROBE,
 	_SQL_MAX
 };
@@ -143,4 +147,9 @@ int sqlite_scan(struct sqlite_conn *c, struct store_req *req);
 int sqlite_key_add(struct sqlite_conn *c, struct store_req *req);
 int sqlite_key_revoke(struct sqlite_conn *c, struct store_req *req);
 int sqlite_key_list(struct sqlite_conn *c, struct store_req *req);
+
+/* sqlite_tenants.c */
+int sqlite_tenant_set(struct sqlite_conn *c, struct store_req *req);
+int sqlite_tenant_list(struct sqlite_conn *c, struct store_req *req);
+int sqlite_count_queued(struct sqlite_conn *c, struct store_req *req);
 int sqlite_probe(struct sqlite_conn *c, struct store_req *req);

@@ -49,6 +49,9 @@ static const struct sqlite_verb verbs[_STORE_VERB_MAX] = {
 	[STORE_VERB_KEY_ADD] = {.run = sqlite_key_add},
 	[STORE_VERB_KEY_REVOKE] = {.run = sqlite_key_revoke},
 	[STORE_VERB_KEY_LIST] = {.run = sqlite_key_list, .reads = true},
+	[STORE_VERB_TENANT_SET] = {.run = sqlite_tenant_set},
+	[STORE_VERB_TENANT_LIST] = {.run = sqlite_tenant_list, .reads = true},
+	[STORE_VERB_COUNT_QUEUED] = {.run = sqlite_count_queued, .reads = true},
 	[STORE_VERB_PROBE] = {.run = sqlite_probe},
 };
 

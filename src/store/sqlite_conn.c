@@ -60,6 +60,13 @@ static const char *const sql_texts[_SQL_MAX] = {
 	[SQL_KEY_REVOKE] =
 		"UPDATE api_key SET revoked = CASE revoked WHEN 0 THEN ?2 ELSE revoked END"
 		" WHERE name = ?1",
+	[SQL_TENANT_SET] = "REPLACE INTO tenant (name, rate, burst, queued, running)"
+			   " VALUES (?1, ?2, ?3, ?4, ?5)",
+	[SQL_TENANT_UNSET] = "DELETE FROM tenant WHERE name = ?1",
+	[SQL_TENANT_LIST] = "SELECT name, rate, burst, queued, running FROM tenant ORDER BY name",
+	/* Those that wait are bounded, and few beside those that are through. */
+	[SQL_COUNT_QUEUED] = "SELECT count(*) FROM (SELECT 1 FROM task INDEXED BY task_queued"
+			     " WHERE state = 0 AND tenant = ?1 LIMIT ?2)",
 	[SQL_KEY_LIST] = "SELECT name, tenant, hash, created, revoked FROM api_key ORDER BY name",
 	/* Of no tenant and expired: found by nobody, replaced by the next, and pruned. */
 	[SQL_PROBE] = "REPLACE INTO idempotency (tenant, key, hash, task, expires)"

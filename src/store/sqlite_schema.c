@@ -69,6 +69,14 @@ static const char *const migrations[] = {
 	"  created INTEGER NOT NULL,"
 	"  revoked INTEGER NOT NULL"
 	") STRICT, WITHOUT ROWID;",
+	/* What differs from the configuration; -1: nothing. */
+	"CREATE TABLE tenant ("
+	"  name TEXT NOT NULL PRIMARY KEY,"
+	"  rate INTEGER NOT NULL,"
+	"  burst INTEGER NOT NULL,"
+	"  queued INTEGER NOT NULL,"
+	"  running INTEGER NOT NULL"
+	") STRICT, WITHOUT ROWID;",
 };
 
 static_assert(TASK_QUEUED == 0 && TASK_RUNNING == 1 && TASK_DONE == 2,

@@ -122,7 +122,8 @@ static const char *error_kind(int code)
 static bool is_read(int verb)
 {
 	return verb == STORE_VERB_GET || verb == STORE_VERB_LIST || verb == STORE_VERB_SCAN ||
-	       verb == STORE_VERB_KEY_LIST;
+	       verb == STORE_VERB_KEY_LIST || verb == STORE_VERB_TENANT_LIST ||
+	       verb == STORE_VERB_COUNT_QUEUED;
 }
 
 static void note_write(struct store *s, const struct store_req *req, bool failed)
@@ -311,6 +312,28 @@ void store_key_list(struct store *s, struct store_key_list *r)
 	r->keys = NULL;
 	r->n = 0;
 	start(s, &r->req, STORE_VERB_KEY_LIST, true);
+}
+
+void store_tenant_set(struct store *s, struct store_tenant_set *r)
+{
+	bool valid = *r->tenant.name != '\0';
+
+	for (int i = 0; i < _TENANT_LIMIT_MAX; i++)
+		valid = valid && r->tenant.limits[i] >= STORE_TENANT_UNSET;
+	start(s, &r->req, STORE_VERB_TENANT_SET, valid);
+}
+
+void store_tenant_list(struct store *s, struct store_tenant_list *r)
+{
+	r->tenants = NULL;
+	r->n = 0;
+	start(s, &r->req, STORE_VERB_TENANT_LIST, true);
+}
+
+void store_count_queued(struct store *s, struct store_count_queued *r)
+{
+	r->n = 0;
+	start(s, &r->req, STORE_VERB_COUNT_QUEUED, r->tenant && r->limit > 0);
 }
 
 /* ---- heads ---- */

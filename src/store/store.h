@@ -312,3 +312,45 @@ struct store_key_list {
 	size_t n;		/* out */
 };
 void store_key_list(struct store *s, struct store_key_list *r);
+
+/* ---- tenants ---- */
+
+/* What a tenant may do; each is 0 for no limit. */
+enum tenant_limit {
+	TENANT_RATE,	/* submissions a minute */
+	TENANT_BURST,	/* of them at once */
+	TENANT_QUEUED,	/* tasks that wait */
+	TENANT_RUNNING, /* tasks that run at one time */
+	_TENANT_LIMIT_MAX
+};
+
+enum { STORE_TENANT_UNSET = -1 }; /* as the server's configuration has it */
+
+struct store_tenant {
+	char name[TASK_TENANT_MAX];
+	int64_t limits[_TENANT_LIMIT_MAX]; /* or STORE_TENANT_UNSET */
+};
+
+/* Keeps what differs from the configuration; with all limits unset the tenant is forgotten. */
+struct store_tenant_set {
+	struct store_req req;
+	struct store_tenant tenant; /* in */
+};
+void store_tenant_set(struct store *s, struct store_tenant_set *r);
+
+/* In order of their names. */
+struct store_tenant_list {
+	struct store_req req;
+	struct store_tenant *tenants; /* out: array of n */
+	size_t n;		      /* out */
+};
+void store_tenant_list(struct store *s, struct store_tenant_list *r);
+
+/* Counts the queued tasks of a tenant, but no further than to a limit. */
+struct store_count_queued {
+	struct store_req req;
+	const char *tenant; /* in */
+	size_t limit;	    /* in: at least 1 */
+	size_t n;	    /* out */
+};
+void store_count_queued(struct store *s, struct store_count_queued *r);

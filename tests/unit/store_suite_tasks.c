@@ -626,6 +626,70 @@ static void probe_writes_what_nobody_sees(void **state)
 	assert_int_equal(RUN(probe, f, &probe), 0);
 }
 
+/* ---- tenants ---- */
+
+static int set_tenant(struct fixture *f, const char *name, int64_t rate, int64_t running)
+{
+	struct store_tenant_set r = {
+		.tenant.limits = {rate, STORE_TENANT_UNSET, STORE_TENANT_UNSET, running}};
+
+	(void)snprintf(r.tenant.name, sizeof r.tenant.name, "%s", name);
+	return RUN(tenant_set, f, &r);
+}
+
+static void tenants_set_listed_and_unset(void **state)
+{
+	struct fixture *f = *state;
+	struct store_tenant_list list = {0};
+
+	assert_int_equal(RUN(tenant_list, f, &list), 0);
+	assert_int_equal(list.n, 0);
+	assert_int_equal(set_tenant(f, "b", 60, STORE_TENANT_UNSET), 0);
+	assert_int_equal(set_tenant(f, "a", 0, 4), 0);
+	assert_int_equal(set_tenant(f, "b", 120, 2), 0);
+	assert_int_equal(set_tenant(f, "", 1, 1), -EINVAL);
+	assert_int_equal(set_tenant(f, "a", STORE_TENANT_UNSET - 1, 1), -EINVAL);
+	assert_int_equal(RUN(tenant_list, f, &list), 0);
+	assert_int_equal(list.n, 2);
+	assert_string_equal(list.tenants[0].name, "a");
+	assert_int_equal(list.tenants[0].limits[TENANT_RATE], 0);
+	assert_int_equal(list.tenants[0].limits[TENANT_BURST], STORE_TENANT_UNSET);
+	assert_string_equal(list.tenants[1].name, "b");
+	assert_int_equal(list.tenants[1].limits[TENANT_RATE], 120);
+	assert_int_equal(list.tenants[1].limits[TENANT_RUNNING], 2);
+	free(list.tenants);
+	assert_int_equal(set_tenant(f, "b", STORE_TENANT_UNSET, STORE_TENANT_UNSET), 0);
+	assert_int_equal(set_tenant(f, "c", STORE_TENANT_UNSET, STORE_TENANT_UNSET), 0);
+	assert_int_equal(RUN(tenant_list, f, &list), 0);
+	assert_int_equal(list.n, 1);
+	free(list.tenants);
+}
+
+static size_t count_queued(struct fixture *f, const char *tenant, size_t limit)
+{
+	struct store_count_queued r = {.tenant = tenant, .limit = limit};
+
+	assert_int_equal(RUN(count_queued, f, &r), 0);
+	return r.n;
+}
+
+static void queued_counted_up_to_a_limit(void **state)
+{
+	struct fixture *f = *state;
+	struct store_count_queued bad = {.tenant = "acme"};
+	struct uuid id;
+
+	for (int i = 0; i < 5; i++)
+		id = add_task(f);
+	assert_int_equal(count_queued(f, "acme", 100), 5);
+	assert_int_equal(count_queued(f, "acme", 5), 5);
+	assert_int_equal(count_queued(f, "acme", 3), 3);
+	assert_int_equal(count_queued(f, "other", 100), 0);
+	(void)claim(f, &id);
+	assert_int_equal(count_queued(f, "acme", 100), 4);
+	assert_int_equal(RUN(count_queued, f, &bad), -EINVAL);
+}
+
 static void open_with_unknown_scheme_refused(void **state)
 {
 	static const char *const bad[] = {"", "nothing", "oracle:x", "sqlite", "memory:"};
@@ -666,6 +730,8 @@ const struct CMUnitTest store_suite_tasks[] = {
 	CASE(cancelled_read_ends_once),
 	CASE(close_finishes_what_was_asked),
 	CASE(probe_writes_what_nobody_sees),
+	CASE(tenants_set_listed_and_unset),
+	CASE(queued_counted_up_to_a_limit),
 	CASE(open_with_unknown_scheme_refused),
 };
 const size_t store_suite_tasks_count = ARRAY_SIZE(store_suite_tasks);

@@ -106,13 +106,14 @@ static void schema_older_refused_until_migrated(void **state)
 
 	damaged = true;
 	fixture_close(f);
-	(void)run_sql("DROP TABLE outbox; UPDATE kiln_schema SET version = 1, usable_from = 1");
+	(void)run_sql("DROP TABLE outbox, tenant; DROP INDEX live_by_tenant;"
+		      "UPDATE kiln_schema SET version = 1, usable_from = 1");
 	assert_refused(f, url, -ESTALE, "schema version 1", "run `kiln migrate`");
 	assert_int_equal(store_migrate(url, &from, &to, &e), 0);
 	assert_int_equal(from, 1);
-	assert_int_equal(to, 2);
-	assert_int_equal(store_migrate(url, &from, &to, &e), 0);
-	assert_int_equal(from, 2);
+	assert_true(to > from);
+	assert_int_equal(store_migrate(url, &from, NULL, &e), 0);
+	assert_int_equal(from, to);
 	fixture_open(f);
 	assert_state(f, &id, TASK_QUEUED, 0);
 }
