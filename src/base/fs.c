@@ -44,6 +44,30 @@ int fs_read_file(int dir_fd, const char *path, struct buf *b, struct err *e)
 	return 0;
 }
 
+int fs_read_secret(const char *path, struct buf *b, struct err *e)
+{
+	AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	struct stat st;
+	int r;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return err_errno(e, -errno, "could not open \"%s\"", path);
+	if (!S_ISREG(st.st_mode))
+		return err_set(e, -EINVAL, "\"%s\" is no file", path);
+	if (st.st_mode & (S_IRWXG | S_IRWXO))
+		return err_set(
+			e, -EACCES,
+			"\"%s\" holds a secret, and others than its owner may read or write it "
+			"(mode %03o): chmod 600 it, and make a new secret if it was read",
+			path, (unsigned)st.st_mode & 0777);
+	r = fs_read_fd(fd, b);
+	if (r == -ENOBUFS)
+		return err_set(e, r, "\"%s\" is larger than %zu bytes", path, b->max);
+	if (r < 0)
+		return err_errno(e, r, "could not read \"%s\"", path);
+	return b->len ? 0 : err_set(e, -EINVAL, "\"%s\" is empty", path);
+}
+
 int fs_write_all(int fd, const void *bytes, size_t len)
 {
 	const char *p = bytes;

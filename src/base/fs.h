@@ -13,6 +13,10 @@
 /* Reads the whole file into b, which bounds it. dir_fd may be AT_FDCWD. */
 int fs_read_file(int dir_fd, const char *path, struct buf *b, struct err *e);
 
+/* The same for a secret: -EACCES where group or others may read the file, -EINVAL where it is empty
+ * or no regular file. */
+int fs_read_secret(const char *path, struct buf *b, struct err *e);
+
 /* Reads fd to its end into b. -ENOBUFS where b's maximum is passed. */
 int fs_read_fd(int fd, struct buf *b);
 

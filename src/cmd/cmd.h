@@ -34,11 +34,12 @@ struct command {
 extern const char cmd_run_usage[], cmd_submit_usage[], cmd_result_usage[], cmd_cancel_usage[];
 extern const char cmd_languages_usage[], cmd_doctor_usage[], cmd_config_usage[], cmd_keys_usage[];
 extern const char cmd_queue_usage[], cmd_serve_usage[], cmd_migrate_usage[];
-extern const char cmd_api_usage[], cmd_scheduler_usage[];
+extern const char cmd_api_usage[], cmd_scheduler_usage[], cmd_runner_key_usage[];
 
 int cmd_serve(int argc, char **argv);
 int cmd_api(int argc, char **argv);
 int cmd_scheduler(int argc, char **argv);
+int cmd_runner_key(int argc, char **argv);
 int cmd_run(int argc, char **argv);
 int cmd_submit(int argc, char **argv);
 int cmd_result(int argc, char **argv);

@@ -23,6 +23,8 @@ static const struct command commands[] = {
 	{"api", "serve the HTTP API alone, for schedulers elsewhere", cmd_api_usage, cmd_api},
 	{"scheduler", "run the tasks of a cluster, without the API", cmd_scheduler_usage,
 	 cmd_scheduler},
+	{"runner-key", "make the key of a runner on another machine", cmd_runner_key_usage,
+	 cmd_runner_key},
 	{"config", "print the configuration in force", cmd_config_usage, cmd_config},
 };
 

@@ -33,6 +33,8 @@ struct process {
 	const struct config *cfg;
 	unsigned roles;
 	struct language_registry *languages;
+	const void *secret;
+	size_t secret_len;
 	int keeper_fd;
 	struct parts parts;
 	struct heard *heard;
@@ -40,7 +42,7 @@ struct process {
 	struct pods *pods;
 	struct api *api;
 	struct monitor *monitor;
-	uv_signal_t sigterm, sigint;
+	uv_signal_t sigterm, sigint, sighup;
 	uv_timer_t banner_timer;
 	int64_t started_us; /* monotonic */
 	uv_prepare_t before_poll;
@@ -54,19 +56,19 @@ struct process {
 
 /* ---- pods and scheduler ---- */
 
-static void on_runner_lost(void *ctx, const char *pod)
+static void on_runner_lost(void *ctx, const char *pod, const char *reason)
 {
 	struct process *p = ctx;
 
 	if (p->pods)
-		pods_connection_lost(p->pods, pod);
+		pods_connection_lost(p->pods, pod, reason);
 }
 
-static void on_pod_connected(void *ctx, const char *pod, int fd)
+static void on_pod_connected(void *ctx, const char *pod, int fd, const struct tls_psk *psk)
 {
 	struct process *p = ctx;
 
-	scheduler_add_runner(p->scheduler, pod, fd, on_runner_lost, p);
+	scheduler_add_runner(p->scheduler, pod, fd, psk, on_runner_lost, p);
 }
 
 static void on_pod_gone(void *ctx, const char *pod, const char *reason)
@@ -76,13 +78,30 @@ static void on_pod_gone(void *ctx, const char *pod, const char *reason)
 	(void)reason; /* its connection ends too, and the scheduler hears of it there */
 }
 
-static const struct pods_ops pods_ops = {.connected = on_pod_connected, .gone = on_pod_gone};
+static void on_pod_retired(void *ctx, const char *pod)
+{
+	struct process *p = ctx;
+
+	scheduler_retire_runner(p->scheduler, pod);
+}
+
+static const struct pods_ops pods_ops = {
+	.connected = on_pod_connected,
+	.gone = on_pod_gone,
+	.retired = on_pod_retired,
+};
 
 static bool is_ready(void *ctx, struct buf *why)
 {
 	const struct process *p = ctx;
 
-	return p->scheduler && scheduler_is_ready(p->scheduler, why);
+	if (p->scheduler && scheduler_is_ready(p->scheduler, why))
+		return true;
+	if (why && p->pods) {
+		(void)buf_append_str(why, ": ");
+		pods_explain(p->pods, why);
+	}
+	return false;
 }
 
 static bool languages_known(void *ctx)
@@ -153,6 +172,7 @@ static bool close_handles(struct process *p)
 {
 	uv_close((uv_handle_t *)&p->sigterm, NULL);
 	uv_close((uv_handle_t *)&p->sigint, NULL);
+	uv_close((uv_handle_t *)&p->sighup, NULL);
 	uv_close((uv_handle_t *)&p->banner_timer, NULL);
 	uv_close((uv_handle_t *)&p->before_poll, NULL);
 	uv_close((uv_handle_t *)&p->after_poll, NULL);
@@ -192,6 +212,15 @@ static void on_signal(uv_signal_t *handle, int signo)
 	log_info("serve", "shutting down", LOG_INT("signal", signo));
 	if (p->started)
 		begin_close(p);
+}
+
+static void on_reload(uv_signal_t *handle, int signo)
+{
+	struct process *p = handle->data;
+
+	(void)signo;
+	if (p->pods)
+		pods_reload(p->pods);
 }
 
 /* ---- the beginning ---- */
@@ -243,13 +272,15 @@ static void init_handles(struct process *p)
 {
 	(void)uv_signal_init(&p->loop, &p->sigterm);
 	(void)uv_signal_init(&p->loop, &p->sigint);
+	(void)uv_signal_init(&p->loop, &p->sighup);
 	(void)uv_timer_init(&p->loop, &p->banner_timer);
 	(void)uv_prepare_init(&p->loop, &p->before_poll);
 	(void)uv_check_init(&p->loop, &p->after_poll);
-	p->sigterm.data = p->sigint.data = p->banner_timer.data = p;
+	p->sigterm.data = p->sigint.data = p->sighup.data = p->banner_timer.data = p;
 	p->before_poll.data = p->after_poll.data = p;
 	(void)uv_signal_start(&p->sigterm, on_signal, SIGTERM);
 	(void)uv_signal_start(&p->sigint, on_signal, SIGINT);
+	(void)uv_signal_start(&p->sighup, on_reload, SIGHUP);
 	(void)uv_prepare_start(&p->before_poll, before_poll);
 	(void)uv_check_start(&p->after_poll, after_poll);
 }
@@ -281,6 +312,8 @@ static int open_pods(struct process *p, struct err *e)
 {
 	const struct pods_config pc = {
 		.url = p->cfg->pods,
+		.secret = p->secret,
+		.secret_len = p->secret_len,
 		.keeper_fd = TAKE_FD(p->keeper_fd),
 		.slots = (unsigned)p->cfg->slots,
 		.slots_per_pod = (unsigned)p->cfg->slots_per_runner,
@@ -411,6 +444,8 @@ int roles_run(const struct roles_config *cfg, struct err *e)
 		.cfg = cfg->cfg,
 		.roles = cfg->roles,
 		.languages = cfg->languages,
+		.secret = cfg->secret,
+		.secret_len = cfg->secret_len,
 		.keeper_fd = cfg->keeper_fd,
 		.started_us = clock_monotonic_us(),
 	};

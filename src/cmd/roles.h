@@ -17,6 +17,8 @@ struct roles_config {
 	const struct config *cfg;
 	unsigned roles; /* enum role, at least one */
 	struct language_registry *languages;
+	const void *secret; /* the cluster's, for pods that are remote */
+	size_t secret_len;
 	int keeper_fd; /* for pods that are local, else negative; taken */
 };
 

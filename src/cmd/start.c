@@ -8,6 +8,7 @@
 #include "base/url.h"
 #include "cmd/cmd.h"
 #include "cmd/data_dir.h"
+#include "cmd/secret.h"
 #include "pods/keeper.h"
 
 #include <errno.h>
@@ -111,13 +112,15 @@ static int make_runner_command(const struct config *cfg, uid_t uid, gid_t gid,
 
 /* In the process that serves: give up root, then serve. */
 static int serve(const struct start *how, const struct config *cfg,
-		 struct language_registry *languages, int keeper_fd, uid_t uid, gid_t gid,
-		 struct err *e)
+		 struct language_registry *languages, const struct buf *secret, int keeper_fd,
+		 uid_t uid, gid_t gid, struct err *e)
 {
 	const struct roles_config rc = {
 		.cfg = cfg,
 		.roles = how->roles,
 		.languages = languages,
+		.secret = secret->data,
+		.secret_len = secret->len,
 		.keeper_fd = keeper_fd,
 	};
 	int r = priv_drop(uid, gid, e);
@@ -146,6 +149,7 @@ static int start(const struct start *how, const struct config *cfg, int *ret_sta
 	AUTO(language_registry_free) struct language_registry *languages = NULL;
 	struct runner_command command = {0};
 	AUTO_FD int lock_fd = -EBADF;
+	struct buf secret;
 	uid_t uid, runner_uid;
 	gid_t gid, runner_gid;
 	int keeper_fd = -EBADF, r;
@@ -153,6 +157,7 @@ static int start(const struct start *how, const struct config *cfg, int *ret_sta
 	priv_lookup(*cfg->user ? cfg->user : "kiln", FALLBACK_UID, &uid, &gid);
 	priv_lookup(*cfg->runner_user ? cfg->runner_user : "kiln-runner", FALLBACK_RUNNER_UID,
 		    &runner_uid, &runner_gid);
+	buf_init(&secret, SECRET_FILE_MAX);
 	r = how->apart ? check_shared(cfg, e) : 0;
 	if (r == 0)
 		r = language_registry_load(cfg->languages, &languages, e);
@@ -160,15 +165,20 @@ static int start(const struct start *how, const struct config *cfg, int *ret_sta
 		r = make_runner_command(cfg, runner_uid, runner_gid, &command, e);
 	if (r == 0 && !how->apart)
 		r = data_dir_prepare(cfg->data_dir, uid, gid, &lock_fd, e);
-	if (r < 0)
+	if (r == 0 && (how->roles & ROLE_SCHEDULER) && *cfg->cluster_secret_file)
+		r = secret_read(cfg->cluster_secret_file, &secret, e);
+	if (r < 0) {
+		secret_fini(&secret);
 		return r;
+	}
 	raise_open_files();
 	r = keeper ? split(cfg, command.argv, &keeper_fd, ret_status, e) : 0;
-	if (r != 0)
-		return r < 0 ? r : 0; /* the keeper, at its end */
-	r = serve(how, cfg, languages, keeper_fd, uid, gid, e);
-	*ret_status = 0;
-	return r;
+	if (r == 0) {
+		r = serve(how, cfg, languages, &secret, keeper_fd, uid, gid, e);
+		*ret_status = 0;
+	}
+	secret_fini(&secret);
+	return r < 0 ? r : 0; /* 1: the keeper, at its end */
 }
 
 int start_process(const struct start *how, int argc, char **argv)

@@ -33,16 +33,17 @@ enum { CONFIG_FILE_MAX = 64 * 1024, CONFIG_KEYS_MAX = 128 };
 struct config_origin;
 
 struct config {
-	char *listen;	      /* "127.0.0.1:8080" */
-	char *metrics_listen; /* of a scheduler on its own: "127.0.0.1:9465" */
-	char *data_dir;	      /* absolute or relative to the working directory */
-	char *store;	      /* "sqlite:PATH" */
-	char *queue;	      /* "memory:" */
-	char *cache;	      /* "memory:" */
-	char *pods;	      /* "local:" */
-	char *languages;      /* folder */
-	char **hosts;	      /* further names that a Host header may have; NULL-terminated */
-	bool open;	      /* serve other machines without keys */
+	char *listen;		   /* "127.0.0.1:8080" */
+	char *metrics_listen;	   /* of a scheduler on its own: "127.0.0.1:9465" */
+	char *data_dir;		   /* absolute or relative to the working directory */
+	char *store;		   /* "sqlite:PATH" */
+	char *queue;		   /* "memory:" */
+	char *cache;		   /* "memory:" */
+	char *pods;		   /* "local:" */
+	char *cluster_secret_file; /* "": none */
+	char *languages;	   /* folder */
+	char **hosts;		   /* further names that a Host header may have; NULL-terminated */
+	bool open;		   /* serve other machines without keys */
 	int64_t slots;
 	int64_t slots_per_runner;
 

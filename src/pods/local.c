@@ -159,7 +159,7 @@ static void on_spawned(struct place *p, const struct keeper_message *m, int fd)
 		signal_runner(p, SIGTERM);
 		return;
 	}
-	p->local->ops->connected(p->local->ctx, name, fd);
+	p->local->ops->connected(p->local->ctx, name, fd, NULL);
 }
 
 static void on_exited(struct place *p, const struct keeper_message *m)
@@ -304,11 +304,12 @@ static int local_open(uv_loop_t *loop, const struct pods_config *cfg, const stru
 	return 0;
 }
 
-static void local_connection_lost(struct pods *pods, const char *pod)
+static void local_connection_lost(struct pods *pods, const char *pod, const char *reason)
 {
 	struct local *l = container_of(pods, struct local, pods);
 	char name[POD_NAME_MAX];
 
+	(void)reason; /* the scheduler has told it */
 	/* A runner lives for its one connection: without it, it is replaced. */
 	for (unsigned i = 0; i < l->n; i++) {
 		place_name(&l->places[i], name);

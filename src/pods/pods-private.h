@@ -9,7 +9,9 @@ struct pods_impl {
 	const char *scheme;
 	int (*open)(uv_loop_t *loop, const struct pods_config *cfg, const struct pods_ops *ops,
 		    void *ctx, struct pods **ret_pods, struct err *e);
-	void (*connection_lost)(struct pods *p, const char *pod);
+	void (*connection_lost)(struct pods *p, const char *pod, const char *reason);
+	void (*reload)(struct pods *p);				/* NULL: nothing to read */
+	void (*explain)(const struct pods *p, struct buf *why); /* NULL: nothing to say */
 	void (*close)(struct pods *p, int64_t grace_ms, void (*closed)(void *ctx), void *ctx);
 };
 
@@ -19,3 +21,4 @@ struct pods {
 };
 
 extern const struct pods_impl pods_local;
+extern const struct pods_impl pods_remote;

@@ -4,7 +4,7 @@
 #include "base/cleanup.h"
 #include "base/url.h"
 
-static const struct pods_impl *const impls[] = {&pods_local};
+static const struct pods_impl *const impls[] = {&pods_local, &pods_remote};
 
 int pods_open(uv_loop_t *loop, const struct pods_config *cfg, const struct pods_ops *ops, void *ctx,
 	      struct pods **ret_pods, struct err *e)
@@ -12,12 +12,27 @@ int pods_open(uv_loop_t *loop, const struct pods_config *cfg, const struct pods_
 	for (size_t i = 0; i < ARRAY_SIZE(impls); i++)
 		if (url_scheme_is(cfg->url, impls[i]->scheme, NULL))
 			return impls[i]->open(loop, cfg, ops, ctx, ret_pods, e);
-	return err_set(e, -EINVAL, "\"%s\" names no place for pods: use \"local:\"", cfg->url);
+	return err_set(
+		e, -EINVAL,
+		"\"%s\" names no place for pods: use \"local:\" or \"runners:NAME@HOST:PORT,...\"",
+		cfg->url);
 }
 
-void pods_connection_lost(struct pods *p, const char *pod)
+void pods_connection_lost(struct pods *p, const char *pod, const char *reason)
 {
-	p->impl->connection_lost(p, pod);
+	p->impl->connection_lost(p, pod, reason);
+}
+
+void pods_reload(struct pods *p)
+{
+	if (p->impl->reload)
+		p->impl->reload(p);
+}
+
+void pods_explain(const struct pods *p, struct buf *why)
+{
+	if (p->impl->explain)
+		p->impl->explain(p, why);
 }
 
 void pods_close(struct pods *p, int64_t grace_ms, void (*closed)(void *ctx), void *ctx)

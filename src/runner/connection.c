@@ -14,7 +14,14 @@
 
 /* Output is held back while so much waits to be written, whatever credit there is: small chunks
  * cost more than their bytes. */
-enum { SEND_QUEUE_HIGH = 1024 * 1024, MESSAGE_MAX = 256, FAIL_BATCH = 16, LEASE_LATE_MS = 500 };
+enum {
+	SEND_QUEUE_HIGH = 1024 * 1024,
+	MESSAGE_MAX = 256,
+	FAIL_BATCH = 16,
+	LEASE_LATE_MS = 500,
+	SILENT_LEASES = 3,
+	SILENT_MIN_MS = 30000,
+};
 
 enum connection_state { CONN_GREETING, CONN_OPEN, CONN_DRAINING, CONN_ENDED, _CONN_STATE_MAX };
 
@@ -24,8 +31,10 @@ struct connection {
 	enum connection_state state;
 	struct map tasks; /* by id */
 	uint64_t credit_bytes;
-	uv_timer_t lease;
+	uint64_t owner;	  /* in whose name the scheduler claims tasks; 0: not told */
+	uv_timer_t lease; /* before HELLO: the time for it */
 	int64_t lease_ms, renewed_us, lease_due_us;
+	int64_t heard_us;     /* monotonic: the last frame */
 	struct deferred over; /* tells "ended" outside of every call */
 	char message[MESSAGE_MAX];
 };
@@ -187,6 +196,11 @@ static void lease_renew(struct connection *c, uint32_t lease_ms)
 	lease_watch(c);
 }
 
+static void on_no_hello(uv_timer_t *timer)
+{
+	connection_end(timer->data, "the peer did not greet in time");
+}
+
 static void on_lease(uv_timer_t *timer)
 {
 	struct connection *c = timer->data;
@@ -228,7 +242,10 @@ static int on_hello(struct connection *c, const Kiln__Frame *f, struct err *e)
 			       "the scheduler speaks protocol %u, this runner %d",
 			       f->hello->protocol, WIRE_PROTOCOL);
 	c->credit_bytes = f->hello->credit_bytes;
+	c->owner = f->hello->owner;
 	c->state = CONN_OPEN;
+	(void)uv_timer_stop(&c->lease);
+	c->cfg.opened(c->cfg.ctx);
 	return 0;
 }
 
@@ -283,7 +300,7 @@ static int on_assign(struct connection *c, const Kiln__Frame *f, struct err *e)
 
 	if (m->task.len != sizeof(in.id.bytes))
 		return err_set(e, -EBADMSG, "a task has no id");
-	if (!c->cfg.take_slot(c->cfg.ctx)) {
+	if (c->state == CONN_DRAINING || !c->cfg.take_slot(c->cfg.ctx)) {
 		answer(c, KILN__FRAME__KIND_BUSY, &m->task);
 		return 0;
 	}
@@ -409,6 +426,7 @@ static void on_frame(void *ctx, const Kiln__Frame *frame)
 	struct connection *c = ctx;
 	struct err e;
 
+	c->heard_us = clock_monotonic_us();
 	if (!over(c) && dispatch(c, frame, &e) < 0)
 		connection_end(c, e.msg);
 }
@@ -449,10 +467,21 @@ static void kill_tasks(struct connection *c)
 		slot_free(t);
 }
 
+static void tell_orphans(const struct connection *c)
+{
+	const struct task_slot *t;
+	size_t cursor = 0;
+
+	MAP_FOREACH (t, cursor, &c->tasks)
+		c->cfg.orphaned(c->cfg.ctx, &t->id, c->owner);
+}
+
 static void on_over(struct deferred *d)
 {
 	struct connection *c = container_of(d, struct connection, over);
 
+	if (c->owner)
+		tell_orphans(c);
 	kill_tasks(c);
 	c->cfg.ended(c->cfg.ctx, c, c->message);
 }
@@ -501,7 +530,7 @@ int connection_open_consume(uv_loop_t *loop, int fd, const struct connection_con
 	c->lease_ms = cfg->lease_ms;
 	c->over.call = on_over;
 	list_init(&c->over.link);
-	r = wire_conn_open_consume(loop, fd, NULL, &wire_ops, c, &c->wire, e);
+	r = wire_conn_open_consume(loop, fd, cfg->psk, &wire_ops, c, &c->wire, e);
 	if (r < 0) {
 		free(c);
 		return r;
@@ -509,6 +538,8 @@ int connection_open_consume(uv_loop_t *loop, int fd, const struct connection_con
 	map_init(&c->tasks);
 	(void)uv_timer_init(loop, &c->lease);
 	c->lease.data = c;
+	if (cfg->hello_ms)
+		(void)uv_timer_start(&c->lease, on_no_hello, (uint64_t)cfg->hello_ms, 0);
 	send_hello(c);
 	*ret_connection = c;
 	return 0;
@@ -546,6 +577,25 @@ void connection_heartbeat(struct connection *c, const struct connection_counters
 	m.cache_misses = n->cache_misses;
 	if (c->state != CONN_GREETING)
 		send_frame(c, KILN__FRAME__KIND_HEARTBEAT, &m);
+}
+
+void connection_tell_orphaned(struct connection *c, const struct uuid *task, uint64_t owner)
+{
+	Kiln__Orphaned m = KILN__ORPHANED__INIT;
+
+	codec_put_id(task, &m.task);
+	m.owner = owner;
+	send_frame(c, KILN__FRAME__KIND_ORPHANED, &m);
+}
+
+void connection_end_silent(struct connection *c)
+{
+	int64_t silent_ms = c->lease_ms * SILENT_LEASES;
+
+	if (silent_ms < SILENT_MIN_MS)
+		silent_ms = SILENT_MIN_MS;
+	if (clock_monotonic_us() - c->heard_us > silent_ms * 1000)
+		connection_end(c, "the scheduler was silent for too long");
 }
 
 void connection_fail_tasks(struct connection *c, const char *code, const char *message)

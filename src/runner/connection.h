@@ -28,13 +28,19 @@ struct connection_config {
 	struct defer *defer;
 	const char *name; /* of the pod */
 	unsigned slots;
-	int64_t lease_ms; /* until the scheduler names another */
+	int64_t lease_ms;	   /* until the scheduler names another */
+	const struct tls_psk *psk; /* NULL: plain */
+	int64_t hello_ms;	   /* in which the scheduler must have proved itself; 0: any time */
 	const struct task_isolation *isolation;
 	/* Slots are the runner's: false where none is free, or it drains. */
 	bool (*take_slot)(void *ctx);
 	void (*give_slot)(void *ctx);
-	/* The scheduler asked that no more tasks be taken. */
+	/* HELLO came. */
+	void (*opened)(void *ctx);
+	/* The scheduler asked that no more tasks be taken; none of its are from now on. */
 	void (*drain)(void *ctx);
+	/* A task was killed because the connection ended, before "ended" is told. */
+	void (*orphaned)(void *ctx, const struct uuid *task, uint64_t owner);
 	/* The connection is over, its tasks are killed; to be freed. Never from within a call. */
 	void (*ended)(void *ctx, struct connection *c, const char *message);
 	void *ctx;
@@ -52,6 +58,13 @@ int connection_open_consume(uv_loop_t *loop, int fd, const struct connection_con
 void connection_free(struct connection *c);
 
 void connection_heartbeat(struct connection *c, const struct connection_counters *n);
+
+/* To the scheduler: a task of another one, who is gone. */
+void connection_tell_orphaned(struct connection *c, const struct uuid *task, uint64_t owner);
+
+/* Ends the connection where nothing came for three times the lease: a scheduler that lives renews
+ * it also while it has no tasks here. */
+void connection_end_silent(struct connection *c);
 
 /* Ends every task as a failure of Kiln: DONE with this code. */
 void connection_fail_tasks(struct connection *c, const char *code, const char *message);

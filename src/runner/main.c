@@ -10,6 +10,7 @@
 #include "base/fs.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "runner/key.h"
 #include "runner/runner.h"
 
 #include <errno.h>
@@ -25,12 +26,15 @@
 enum { FALLBACK_ID = 64701, DEFAULT_UID_BASE = 650000, PASSWD_MAX = 4 * 1024 * 1024 };
 
 static const char usage_text[] =
-	"usage: kiln-runner --connection-fd N [options]\n"
+	"usage: kiln-runner --listen ADDR:PORT --key-file FILE [options]\n"
+	"       kiln-runner --connection-fd N [options]\n"
 	"\n"
-	"Takes tasks from a scheduler and runs them in sandboxes.\n"
+	"Takes tasks from schedulers and runs them in sandboxes.\n"
 	"\n"
-	"  --connection-fd N       connected stream socket to the scheduler (required)\n"
-	"  --name NAME             name of this pod (default: local)\n"
+	"  --listen ADDR:PORT      where schedulers connect, by TLS 1.3; any number may\n"
+	"  --key-file FILE         who may: the key that `kiln runner-key NAME` wrote\n"
+	"  --connection-fd N       instead: a connected stream socket to one scheduler\n"
+	"  --name NAME             name of this runner (default: the key's, else local)\n"
 	"  --slots N               tasks at the same time, 1 to 8 (default: 1)\n"
 	"  --languages DIR         folder of the language files\n"
 	"  --sandbox PATH          kiln-sandbox (default: beside this program)\n"
@@ -49,6 +53,8 @@ static const char usage_text[] =
 
 enum option_id {
 	OPT_CONNECTION_FD = 256,
+	OPT_LISTEN,
+	OPT_KEY_FILE,
 	OPT_NAME,
 	OPT_SLOTS,
 	OPT_LANGUAGES,
@@ -67,6 +73,8 @@ enum option_id {
 
 static const struct option long_options[] = {
 	{"connection-fd", required_argument, NULL, OPT_CONNECTION_FD},
+	{"listen", required_argument, NULL, OPT_LISTEN},
+	{"key-file", required_argument, NULL, OPT_KEY_FILE},
 	{"name", required_argument, NULL, OPT_NAME},
 	{"slots", required_argument, NULL, OPT_SLOTS},
 	{"languages", required_argument, NULL, OPT_LANGUAGES},
@@ -171,6 +179,12 @@ static int set_number(int id, struct runner_options *o, struct err *e)
 static int set_option(int id, struct runner_options *o, struct err *e)
 {
 	switch (id) {
+	case OPT_LISTEN:
+		o->listen = optarg;
+		return 0;
+	case OPT_KEY_FILE:
+		o->key_file = optarg;
+		return 0;
 	case OPT_NAME:
 		o->name = optarg;
 		return 0;
@@ -231,8 +245,6 @@ static int check_connection(int fd, struct err *e)
 	int type;
 	socklen_t len = sizeof(type);
 
-	if (fd < 0)
-		return err_set(e, -EINVAL, "--connection-fd is required");
 	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
 		return err_errno(e, -errno, "descriptor %d cannot be the connection", fd);
 	if (type != SOCK_STREAM)
@@ -269,10 +281,39 @@ static int parse_options(int argc, char **argv, struct runner_options *o, struct
 	return r;
 }
 
-static int complete_options(struct runner_options *o, char **ret_sandbox, struct err *e)
+/* One of the two ways to schedulers; with the name that goes with it. */
+static int complete_way(struct runner_options *o, struct tls_psk *key, struct err *e)
+{
+	int r;
+
+	if ((o->connection_fd >= 0) == (o->listen != NULL))
+		return err_set(e, -EINVAL, "one of --listen and --connection-fd is required");
+	if (!o->listen && o->key_file)
+		return err_set(e, -EINVAL, "--key-file is for --listen");
+	if (!o->listen) {
+		o->name = o->name ? o->name : "local";
+		return check_connection(o->connection_fd, e);
+	}
+	if (!o->key_file)
+		return err_set(e, -EINVAL,
+			       "--listen needs --key-file: make it with \"kiln runner-key NAME "
+			       "--secret-file SECRET --out FILE\"");
+	r = key_read(o->key_file, key, e);
+	if (r < 0)
+		return r;
+	if (o->name && !str_eq(o->name, key->identity))
+		return err_set(e, -EINVAL, "\"%s\" is the key of runner \"%s\", not of \"%s\"",
+			       o->key_file, key->identity, o->name);
+	o->name = key->identity;
+	o->key = key;
+	return 0;
+}
+
+static int complete_options(struct runner_options *o, struct tls_psk *key, char **ret_sandbox,
+			    struct err *e)
 {
 	AUTO_FREE char *dir = NULL;
-	int r = check_connection(o->connection_fd, e);
+	int r = complete_way(o, key, e);
 
 	if (r < 0)
 		return r;
@@ -294,9 +335,9 @@ static int complete_options(struct runner_options *o, char **ret_sandbox, struct
 int main(int argc, char **argv)
 {
 	AUTO_FREE char *sandbox = NULL;
+	struct tls_psk key = {.server = true};
 	struct runner_options o = {
 		.connection_fd = -EBADF,
-		.name = "local",
 		.slots = 1,
 		.uid_base = DEFAULT_UID_BASE,
 		.walls = RUNNER_WALL_NETNS | RUNNER_WALL_SECCOMP,
@@ -310,7 +351,7 @@ int main(int argc, char **argv)
 	if (r > 0)
 		return RUNNER_EXIT_OK;
 	if (r == 0)
-		r = complete_options(&o, &sandbox, &e);
+		r = complete_options(&o, &key, &sandbox, &e);
 	if (r == 0) {
 		code = RUNNER_EXIT_FAILED;
 		r = runner_run(&o, &code, &e);

@@ -7,7 +7,8 @@
 #include "loop/defer.h"
 #include "runner/box.h"
 #include "runner/cache.h"
-#include "runner/connection.h"
+#include "runner/listener.h"
+#include "runner/peers.h"
 #include "runner/probe.h"
 #include "runner/profile.h"
 #include "runner/walls.h"
@@ -41,10 +42,11 @@ struct runner {
 	struct cache *cache;
 	struct probe *probe;
 	struct defer *defer;
-	struct connection *connection;
+	struct peers *peers;
+	struct listener *listener;
 	struct task_isolation isolation;
 	struct execution_env env;
-	int connection_fd; /* until the connection has it */
+	int fd; /* the connection, or what is listened on; until somebody has it */
 	unsigned busy;
 	uint64_t tasks;
 	bool draining, stopping;
@@ -52,6 +54,7 @@ struct runner {
 	enum runner_exit exit_code;
 	struct connection_counters told; /* in the last heartbeat */
 	int64_t told_us;
+	int64_t ticked_us; /* monotonic: the heartbeat timer's last tick */
 };
 
 /* ---- the end ---- */
@@ -69,7 +72,8 @@ static void stop_now(struct runner *r)
 	if (r->stopping)
 		return;
 	r->stopping = true;
-	connection_free(TAKE_PTR(r->connection));
+	listener_free(TAKE_PTR(r->listener));
+	peers_free(TAKE_PTR(r->peers));
 	probe_free(TAKE_PTR(r->probe));
 	box_pool_free(TAKE_PTR(r->boxes));
 	defer_close(TAKE_PTR(r->defer));
@@ -83,8 +87,7 @@ static void on_flush(uv_timer_t *timer)
 {
 	struct runner *r = timer->data;
 
-	if (!r->connection || connection_flushed(r->connection) ||
-	    clock_monotonic_us() >= r->flush_until_us)
+	if (!r->peers || peers_flushed(r->peers) || clock_monotonic_us() >= r->flush_until_us)
 		stop_now(r);
 }
 
@@ -97,13 +100,18 @@ static void stop_flushed(struct runner *r)
 	(void)uv_timer_start(&r->flush, on_flush, 0, FLUSH_STEP_MS);
 }
 
+/* Nobody new is listened to, and whoever is connected hears at once that there are no slots. */
 static void drain(void *ctx)
 {
 	struct runner *r = ctx;
 
-	if (!r->draining)
-		log_info("runner", "draining", LOG_INT("tasks", r->busy));
+	if (r->draining)
+		return;
+	log_info("runner", "draining", LOG_INT("tasks", r->busy));
 	r->draining = true;
+	listener_free(TAKE_PTR(r->listener));
+	if (r->peers)
+		peers_heartbeat(r->peers);
 	if (r->busy == 0)
 		stop_flushed(r);
 }
@@ -127,8 +135,9 @@ static void on_spawner_lost(void *ctx, const char *message)
 		  LOG_INT("tasks", r->busy));
 	r->exit_code = RUNNER_EXIT_SANDBOX_LOST;
 	r->draining = true;
-	if (r->connection)
-		connection_fail_tasks(r->connection, "sandbox_lost", message);
+	listener_free(TAKE_PTR(r->listener));
+	if (r->peers)
+		peers_fail_tasks(r->peers, "sandbox_lost", message);
 	stop_flushed(r);
 }
 
@@ -154,14 +163,13 @@ static void give_slot(void *ctx)
 		stop_flushed(r);
 }
 
-static void on_connection_ended(void *ctx, struct connection *c, const char *message)
+static void on_connection_ended(void *ctx, size_t left, const char *message)
 {
 	struct runner *r = ctx;
 
-	log_info("runner", "the connection ended", LOG_STR("reason", message));
-	r->connection = NULL;
-	connection_free(c);
-	stop_now(r);
+	(void)message;
+	if (!r->o->listen && !left)
+		stop_now(r);
 }
 
 static bool nothing_changed(const struct connection_counters *a,
@@ -172,61 +180,110 @@ static bool nothing_changed(const struct connection_counters *a,
 	       a->cache_hits == b->cache_hits && a->cache_misses == b->cache_misses;
 }
 
-static void send_heartbeat(uv_timer_t *timer)
+static void count(void *ctx, struct connection_counters *ret_counters)
 {
-	struct runner *r = timer->data;
-	struct connection_counters now = {
-		.slots = r->draining ? 0 : r->o->slots, .busy = r->busy, .tasks = r->tasks};
+	struct runner *r = ctx;
 	struct box_pool_stats boxes;
 	struct cache_stats cache;
 
-	if (!r->connection)
-		return;
 	box_pool_stats(r->boxes, &boxes);
 	cache_stats(r->cache, &cache);
-	now.standbys = boxes.ready;
-	now.cache_bytes = cache.bytes;
-	now.cache_hits = cache.hits;
-	now.cache_misses = cache.misses;
+	*ret_counters = (struct connection_counters){
+		.slots = r->draining ? 0 : r->o->slots,
+		.busy = r->busy,
+		.standbys = boxes.ready,
+		.tasks = r->tasks,
+		.cache_bytes = cache.bytes,
+		.cache_hits = cache.hits,
+		.cache_misses = cache.misses,
+	};
+}
+
+static void send_heartbeat(struct runner *r)
+{
+	struct connection_counters now;
+
+	count(r, &now);
 	if (nothing_changed(&now, &r->told) &&
 	    clock_monotonic_us() - r->told_us < HEARTBEAT_IDLE_US)
 		return;
 	r->told = now;
 	r->told_us = clock_monotonic_us();
-	connection_heartbeat(r->connection, &now);
+	peers_heartbeat(r->peers);
 }
 
-/* The languages are known: now, and not before, the scheduler is listened to. */
-static void on_probed(void *ctx)
+/* A tick that is late tells of a process that stood still, and has heard nobody meanwhile. */
+static void on_tick(uv_timer_t *timer)
+{
+	struct runner *r = timer->data;
+	int64_t now_us = clock_monotonic_us();
+
+	if (!r->peers)
+		return;
+	send_heartbeat(r);
+	if (now_us - r->ticked_us < 2 * HEARTBEAT_MS * INT64_C(1000))
+		peers_drop_silent(r->peers);
+	r->ticked_us = now_us;
+}
+
+static void on_accepted(void *ctx, int fd)
 {
 	struct runner *r = ctx;
-	const struct connection_config cfg = {
-		.env = &r->env,
-		.defer = r->defer,
-		.name = r->o->name,
-		.slots = r->o->slots,
-		.lease_ms = r->o->lease_ms,
-		.isolation = &r->isolation,
+	struct err e;
+
+	if (peers_add_consume(r->peers, fd, &e) < 0)
+		log_warn("runner", "turned a connection away", LOG_STR("reason", e.msg));
+}
+
+static int start_peers(struct runner *r, struct err *e)
+{
+	const struct peers_config cfg = {
+		.loop = &r->loop,
+		.connection =
+			{
+				.env = &r->env,
+				.defer = r->defer,
+				.name = r->o->name,
+				.slots = r->o->slots,
+				.lease_ms = r->o->lease_ms,
+				.isolation = &r->isolation,
+			},
+		.psk = r->o->listen ? r->o->key : NULL,
 		.take_slot = take_slot,
 		.give_slot = give_slot,
-		.drain = drain,
+		.drain = r->o->listen ? NULL : drain,
+		.count = count,
 		.ended = on_connection_ended,
 		.ctx = r,
 	};
+
+	if (peers_new(&cfg, &r->peers) < 0)
+		return err_set(e, -ENOMEM, "out of memory");
+	if (r->o->listen)
+		return listener_new_consume(&r->loop, TAKE_FD(r->fd), on_accepted, r, &r->listener,
+					    e);
+	return peers_add_consume(r->peers, TAKE_FD(r->fd), e);
+}
+
+/* The languages are known: now, and not before, schedulers are listened to. */
+static void on_probed(void *ctx)
+{
+	struct runner *r = ctx;
 	struct err e;
 
 	if (r->stopping || uv_is_active((uv_handle_t *)&r->flush))
 		return;
-	if (connection_open_consume(&r->loop, TAKE_FD(r->connection_fd), &cfg, &r->connection, &e) <
-	    0) {
-		log_error("runner", "could not use the connection", LOG_STR("reason", e.msg));
+	if (start_peers(r, &e) < 0) {
+		log_error("runner", "could not begin", LOG_STR("reason", e.msg));
 		r->exit_code = RUNNER_EXIT_FAILED;
 		stop_now(r);
 		return;
 	}
-	(void)uv_timer_start(&r->heartbeat, send_heartbeat, HEARTBEAT_MS, HEARTBEAT_MS);
+	r->ticked_us = clock_monotonic_us();
+	(void)uv_timer_start(&r->heartbeat, on_tick, HEARTBEAT_MS, HEARTBEAT_MS);
 	log_info("runner", "runner is ready", LOG_STR("name", r->o->name),
-		 LOG_INT("slots", r->o->slots), LOG_STR("limits", r->isolation.limits));
+		 LOG_STR("listen", r->o->listen ? r->o->listen : ""), LOG_INT("slots", r->o->slots),
+		 LOG_STR("limits", r->isolation.limits));
 }
 
 /* ---- the beginning ---- */
@@ -392,9 +449,11 @@ static int run_loop(struct runner *r, struct err *e)
 
 int runner_run(const struct runner_options *o, enum runner_exit *ret_exit, struct err *e)
 {
-	struct runner r = {.o = o, .connection_fd = o->connection_fd};
-	int code = language_registry_load(o->languages, &r.languages, e);
+	struct runner r = {.o = o, .fd = o->connection_fd};
+	int code = o->listen ? listener_bind(o->listen, &r.fd, e) : 0;
 
+	if (code == 0)
+		code = language_registry_load(o->languages, &r.languages, e);
 	if (code == 0)
 		code = start_spawner(&r, e);
 	if (code == 0)
@@ -409,7 +468,7 @@ int runner_run(const struct runner_options *o, enum runner_exit *ret_exit, struc
 	}
 	sandbox_client_free(r.spawner);
 	language_registry_free(r.languages);
-	cleanup_close(&r.connection_fd);
+	cleanup_close(&r.fd);
 	if (code < 0)
 		return code;
 	*ret_exit = r.exit_code;

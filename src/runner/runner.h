@@ -2,18 +2,21 @@
 #pragma once
 
 /*
- * A runner: takes tasks from one scheduler over one connection, compiles and runs them in the boxes
- * of its spawner, and tells what came of it. One event loop, one thread.
+ * A runner: takes tasks from schedulers, compiles and runs them in the boxes of its spawner, and
+ * tells what came of it. It has one connection that it was given, or listens for those of any
+ * number of schedulers that hold its key. One event loop, one thread.
  *
  * It starts the spawner with the rights that it was started with, then gives its own up, then finds
  * out which languages are there, and only then reads the first frame.
  *
- * It ends when its connection ends, when it was told to drain (DRAIN, SIGTERM) and the last task is
- * done, or when its spawner is lost; whoever keeps it starts another.
+ * It ends when the connection that it was given ends, when it was told to drain (SIGTERM, and DRAIN
+ * on that connection) and the last task is done, or when its spawner is lost; whoever keeps it
+ * starts another.
  */
 
 #include "base/err.h"
 #include "sandbox/protocol.h"
+#include "wire/tls.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -41,7 +44,10 @@ enum runner_wall {
 };
 
 struct runner_options {
-	int connection_fd;
+	int connection_fd;	   /* or negative, and: */
+	const char *listen;	   /* address and port */
+	const struct tls_psk *key; /* of whoever may connect there */
+	const char *key_file;	   /* where the key is from */
 	const char *name;
 	unsigned slots;
 	const char *languages; /* folder */

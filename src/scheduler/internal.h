@@ -105,13 +105,22 @@ struct runner {
 	bool greeted;	  /* HELLO came */
 	int64_t heard_us; /* monotonic: its last frame, or when we last stood still */
 	bool full;	  /* said BUSY; until it finishes a task or sends a heartbeat */
+	bool draining;	  /* takes no more: it ends, or is to be let go of */
+	bool retired;	  /* let go of when the last task is through */
 	unsigned slots;
-	unsigned busy;
+	unsigned busy;	 /* by this scheduler */
+	unsigned others; /* by other schedulers, as of the last heartbeat */
 	bool *languages; /* by index: installed there */
 	struct list jobs;
 	uint64_t cache_hits, cache_misses; /* as of the last heartbeat, for metrics */
-	void (*lost)(void *ctx, const char *pod);
+	scheduler_lost_cb lost;
 	void *lost_ctx;
+};
+
+/* What is taken of one language. */
+struct intake_state {
+	size_t prefetch;    /* 0: nothing */
+	int64_t stopped_us; /* monotonic: since when, after something was */
 };
 
 struct scheduler {
@@ -122,7 +131,8 @@ struct scheduler {
 	struct defer *defer;
 	struct deferred dispatch;
 	struct lanes *lanes;
-	struct map jobs; /* by id */
+	struct intake_state *intake; /* by language */
+	struct map jobs;	     /* by id */
 	struct list runners;
 	struct list retries; /* jobs with retry set */
 	uv_timer_t renew_timer;
@@ -192,12 +202,15 @@ void runner_release_slot(struct job *j);
 void runner_free(struct runner *r);
 /* Gives up runners that said nothing for too long: stopped, stuck, or behind a dead link. */
 void runners_drop_silent(struct scheduler *s);
+void runners_drop_retired(struct scheduler *s);
 
 /* scheduler.c */
 void scheduler_dispatch_soon(struct scheduler *s);
 void scheduler_retry(struct job *j, void (*retry)(struct job *j));
 void scheduler_check_closed(struct scheduler *s);
 void scheduler_consume(struct scheduler *s);
+/* One came or went, or takes no more. */
+void scheduler_runners_changed(struct scheduler *s);
 
 /* report.c */
 void report_languages(struct scheduler *s);

@@ -16,7 +16,28 @@ enum { SLOTS_MAX = 1024 };
 
 bool runner_can_take(const struct runner *r, size_t language)
 {
-	return r->greeted && !r->full && r->busy < r->slots && r->languages[language];
+	return r->greeted && !r->draining && !r->full && r->busy < r->slots &&
+	       r->languages[language];
+}
+
+/* Slots taken, by whomever. What others have is as old as the last heartbeat: it says whom to ask
+ * first, and the runner's own answer says the rest. */
+static unsigned load(const struct runner *r)
+{
+	unsigned n = r->busy + r->others;
+
+	return n < r->slots ? n : r->slots;
+}
+
+/* Whether a is less loaded than b, by share of its slots. */
+static bool is_idler(const struct runner *a, const struct runner *b)
+{
+	return load(a) * b->slots < load(b) * a->slots;
+}
+
+static bool looks_full(const struct runner *r)
+{
+	return load(r) == r->slots;
 }
 
 /* Rendezvous hash (Thaler and Ravishankar, 1998): every scheduler prefers the same runner for the
@@ -47,13 +68,13 @@ struct runner *runner_choose(struct scheduler *s, size_t language, const struct 
 		if (!runner_can_take(r, language))
 			continue;
 		if (!spec || !compiled) {
-			/* Least loaded, by share of its slots. */
-			if (!best || r->busy * best->slots < best->busy * r->slots)
+			if (!best || is_idler(r, best))
 				best = r;
 			continue;
 		}
 		a = affinity(r, spec);
-		if (!best || a > best_affinity) {
+		if (!best || looks_full(r) < looks_full(best) ||
+		    (looks_full(r) == looks_full(best) && a > best_affinity)) {
 			best = r;
 			best_affinity = a;
 		}
@@ -87,21 +108,23 @@ void runner_free(struct runner *r)
 static void lose(struct runner *r, const char *reason)
 {
 	struct scheduler *s = r->scheduler;
-	void (*lost)(void *, const char *) = r->lost;
+	scheduler_lost_cb lost = r->lost;
 	void *lost_ctx = r->lost_ctx;
 	struct job *j, *tmp;
 	char pod[sizeof r->pod];
 
 	(void)str_copy(pod, sizeof pod, r->pod);
-	if (!s->closing)
+	/* One that never was there is the pod manager's to tell of. */
+	if (!s->closing && r->greeted && !(r->draining && !r->busy))
 		log_warn("scheduler", "runner is lost", LOG_STR("pod", pod),
 			 LOG_STR("reason", reason), LOG_INT("tasks", r->busy));
 	r->greeted = false;
 	LIST_FOREACH_SAFE (j, tmp, &r->jobs, runner_link)
 		job_runner_lost(j, reason);
 	runner_free(r);
+	scheduler_runners_changed(s);
 	if (lost)
-		lost(lost_ctx, pod);
+		lost(lost_ctx, pod, reason);
 }
 
 static void on_closed(void *ctx, int code, const char *message)
@@ -171,15 +194,22 @@ static int on_hello(struct runner *r, const Kiln__Hello *m)
 	log_info("scheduler", "runner is connected", LOG_STR("pod", r->pod),
 		 LOG_INT("slots", r->slots), LOG_STR("limits", r->isolation.limits));
 	report_languages(r->scheduler);
-	if (r->scheduler->consuming)
-		scheduler_consume(r->scheduler); /* more slots, more prefetch */
+	scheduler_runners_changed(r->scheduler);
 	scheduler_dispatch_soon(r->scheduler);
 	return 0;
 }
 
+/* A runner without slots ends as soon as its tasks are through. */
 static void on_heartbeat(struct runner *r, const Kiln__Heartbeat *m)
 {
+	if (!m->slots && !r->draining)
+		log_info("scheduler", "runner takes no more tasks", LOG_STR("pod", r->pod));
+	if (r->draining != (r->retired || !m->slots)) {
+		r->draining = !r->draining;
+		scheduler_runners_changed(r->scheduler);
+	}
 	r->full = r->full && m->busy >= r->slots;
+	r->others = m->busy > r->busy ? m->busy - r->busy : 0;
 	metric_set(METRIC_COMPILE_CACHE_BYTES, (double)m->cache_bytes);
 	scheduler_dispatch_soon(r->scheduler);
 }
@@ -277,8 +307,8 @@ static int send_hello(struct runner *r)
 	return wire_conn_send(r->conn, &frame);
 }
 
-void scheduler_add_runner(struct scheduler *s, const char *pod, int fd,
-			  void (*lost)(void *ctx, const char *pod), void *ctx)
+void scheduler_add_runner(struct scheduler *s, const char *pod, int fd, const struct tls_psk *psk,
+			  scheduler_lost_cb lost, void *ctx)
 {
 	struct runner *r = calloc(1, sizeof *r);
 	struct err e = {0};
@@ -286,7 +316,7 @@ void scheduler_add_runner(struct scheduler *s, const char *pod, int fd,
 	if (!r) {
 		(void)close(fd);
 		if (lost)
-			lost(ctx, pod);
+			lost(ctx, pod, "out of memory");
 		return;
 	}
 	r->scheduler = s;
@@ -298,11 +328,41 @@ void scheduler_add_runner(struct scheduler *s, const char *pod, int fd,
 	list_init(&r->jobs);
 	list_init(&r->link);
 	(void)str_copy(r->pod, sizeof r->pod, pod);
-	if (wire_conn_open_consume(s->loop, fd, NULL, &conn_ops, r, &r->conn, &e) < 0) {
+	if (wire_conn_open_consume(s->loop, fd, psk, &conn_ops, r, &r->conn, &e) < 0) {
 		lose(r, e.msg);
 		return;
 	}
 	list_push_back(&s->runners, &r->link);
 	if (send_hello(r) < 0)
 		lose(r, "could not greet the runner");
+}
+
+static struct runner *find(struct scheduler *s, const char *pod)
+{
+	struct runner *r;
+
+	LIST_FOREACH (r, &s->runners, link)
+		if (str_eq(r->pod, pod))
+			return r;
+	return NULL;
+}
+
+void scheduler_retire_runner(struct scheduler *s, const char *pod)
+{
+	struct runner *r = find(s, pod);
+
+	if (!r)
+		return;
+	r->retired = r->draining = true;
+	scheduler_runners_changed(s);
+	runners_drop_retired(s);
+}
+
+void runners_drop_retired(struct scheduler *s)
+{
+	struct runner *r, *tmp;
+
+	LIST_FOREACH_SAFE (r, tmp, &s->runners, link)
+		if (r->retired && !r->busy)
+			lose(r, "it is not wanted any more");
 }

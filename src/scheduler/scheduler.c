@@ -13,7 +13,8 @@ enum {
 	PREFETCH_MIN = 8,
 	PREFETCH_ADMITTED = 2, /* times that one tenant's bound fits in */
 	SWEEP_MS = 1000,
-	STALL_MS = 1000, /* a tick that is so late tells of a process that stood still */
+	RUNNERLESS_MS = 3000, /* a runner that is made anew is back sooner */
+	STALL_MS = 1000,      /* a tick that is so late tells of a process that stood still */
 };
 
 /* All jobs for which pick says yes, as an array that the caller frees: the map changes while jobs
@@ -62,7 +63,7 @@ static bool any_free_slot(struct scheduler *s)
 	struct runner *r;
 
 	LIST_FOREACH (r, &s->runners, link)
-		if (r->greeted && !r->full && r->busy < r->slots)
+		if (r->greeted && !r->draining && !r->full && r->busy < r->slots)
 			return true;
 	return false;
 }
@@ -210,8 +211,9 @@ static void renew_runners(struct scheduler *s)
 	m.lease_ms = (uint32_t)s->cfg.lease_ms;
 	frame.kind_case = KILN__FRAME__KIND_RENEW;
 	frame.renew = &m;
+	/* To idle ones too: a runner drops a scheduler that says nothing. */
 	LIST_FOREACH_SAFE (r, tmp, &s->runners, link)
-		if (r->busy)
+		if (r->greeted)
 			(void)wire_conn_send(r->conn, &frame);
 }
 
@@ -241,8 +243,6 @@ static void on_renew_timer(uv_timer_t *timer)
 
 	if (clock_monotonic_us() - s->ticked_us < 2 * STALL_MS * 1000)
 		runners_drop_silent(s);
-	if (!map_count(&s->jobs))
-		return;
 	renew_runners(s);
 	renew_rows(s);
 }
@@ -313,6 +313,8 @@ static void observe_queues(const struct scheduler *s)
 	}
 }
 
+static bool is_stranded(const struct job *j);
+
 static void on_sweep_timer(uv_timer_t *timer)
 {
 	struct scheduler *s = timer->data;
@@ -324,6 +326,9 @@ static void on_sweep_timer(uv_timer_t *timer)
 	metric_set(METRIC_RUNNER_SLOTS, (double)(stats.slots - stats.busy), "idle");
 	observe_queues(s);
 	report_languages_again(s);
+	runners_drop_retired(s);
+	/* Others may have a runner for them. */
+	for_each_job(s, is_stranded, job_abandon);
 	if (!stood_still(s))
 		recover_sweep(s);
 }
@@ -334,7 +339,7 @@ void scheduler_get_stats(const struct scheduler *s, struct scheduler_stats *ret_
 
 	*ret_stats = (struct scheduler_stats){.waiting = lanes_count(s->lanes)};
 	LIST_FOREACH (r, &s->runners, link) {
-		if (!r->greeted)
+		if (!r->greeted || r->draining)
 			continue;
 		ret_stats->runners++;
 		ret_stats->slots += r->slots;
@@ -393,12 +398,15 @@ int scheduler_new(uv_loop_t *loop, const struct scheduler_config *cfg,
 	list_init(&s->claims);
 	map_init(&s->jobs);
 	arc4random_buf(&s->id, sizeof s->id);
-	if (lanes_new(language_count(cfg->languages), cfg->weights, cfg->tenant_running_max,
+	s->intake = calloc(language_count(cfg->languages) + 1, sizeof *s->intake);
+	if (!s->intake ||
+	    lanes_new(language_count(cfg->languages), cfg->weights, cfg->tenant_running_max,
 		      &s->lanes) < 0 ||
 	    defer_new(loop, &s->defer) < 0 ||
 	    bus_subscribe(cfg->bus, BUS_CANCEL, on_cancel, s) < 0) {
 		lanes_free(s->lanes);
 		defer_close(s->defer);
+		free(s->intake);
 		free(s);
 		return err_set(e, -ENOMEM, "out of memory");
 	}
@@ -407,15 +415,21 @@ int scheduler_new(uv_loop_t *loop, const struct scheduler_config *cfg,
 	return 0;
 }
 
-/* A broker's queue is first in, first out: so much is taken that behind all that one tenant may
- * have there, others are seen. */
-static size_t choose_prefetch(const struct scheduler *s)
+/* What a scheduler has taken is out of the reach of the others: so it takes nothing of a language
+ * that none of its runners has, and else not much more than these can soon use. But a broker's
+ * queue is first in, first out: there so much is taken that behind all that one tenant may have,
+ * others are seen. */
+static size_t choose_prefetch(struct scheduler *s, size_t language)
 {
-	struct scheduler_stats stats;
-	size_t prefetch;
+	const struct runner *r;
+	size_t slots = 0, prefetch;
 
-	scheduler_get_stats(s, &stats);
-	prefetch = stats.slots * PREFETCH_PER_SLOT;
+	LIST_FOREACH (r, &s->runners, link)
+		if (r->greeted && !r->draining && r->languages[language])
+			slots += r->slots;
+	if (!slots)
+		return 0;
+	prefetch = slots * PREFETCH_PER_SLOT;
 	if (prefetch < PREFETCH_MIN)
 		prefetch = PREFETCH_MIN;
 	if (queue_is_durable(s->cfg.queue))
@@ -425,15 +439,38 @@ static size_t choose_prefetch(const struct scheduler *s)
 
 void scheduler_consume(struct scheduler *s)
 {
+	int64_t now_us = clock_monotonic_us();
 	struct err e = {0};
-	size_t prefetch = choose_prefetch(s);
 
+	if (!s->consuming)
+		queue_set_consumer(s->cfg.queue, &consumer_ops, s);
 	s->consuming = true;
-	queue_set_consumer(s->cfg.queue, &consumer_ops, s);
-	for (size_t i = 0; i < language_count(s->cfg.languages); i++)
+	for (size_t i = 0; i < language_count(s->cfg.languages); i++) {
+		struct intake_state *in = &s->intake[i];
+		size_t prefetch = choose_prefetch(s, i);
+
+		if (prefetch == in->prefetch)
+			continue;
+		in->prefetch = prefetch;
+		in->stopped_us = prefetch ? 0 : now_us;
 		if (queue_consume(s->cfg.queue, language_at(s->cfg.languages, i)->name, prefetch,
 				  &e) < 0)
 			log_error("scheduler", "could not consume", LOG_STR("reason", e.msg));
+	}
+}
+
+void scheduler_runners_changed(struct scheduler *s)
+{
+	if (s->consuming && !s->closing)
+		scheduler_consume(s);
+}
+
+static bool is_stranded(const struct job *j)
+{
+	const struct intake_state *in = &j->scheduler->intake[j->language];
+
+	return j->state == JOB_WAITING && in->stopped_us &&
+	       clock_monotonic_us() - in->stopped_us > RUNNERLESS_MS * INT64_C(1000);
 }
 
 void scheduler_start(struct scheduler *s)
@@ -455,6 +492,7 @@ static void on_handle_closed(uv_handle_t *handle)
 		return;
 	lanes_free(s->lanes);
 	map_fini(&s->jobs);
+	free(s->intake);
 	free(s);
 	if (closed)
 		closed(ctx);

@@ -18,6 +18,7 @@
 #include "queue/queue.h"
 #include "store/store.h"
 #include "task/language.h"
+#include "wire/tls.h"
 
 #include <stdbool.h>
 #include <uv.h>
@@ -45,9 +46,14 @@ int scheduler_new(uv_loop_t *loop, const struct scheduler_config *cfg,
 /* Puts what an earlier life left behind back into the queues, then starts to take tasks. */
 void scheduler_start(struct scheduler *s);
 
-/* A runner's connection (from pods); fd is taken. lost is called when it has ended. */
-void scheduler_add_runner(struct scheduler *s, const char *pod, int fd,
-			  void (*lost)(void *ctx, const char *pod), void *ctx);
+/* A runner's connection (from pods); fd is taken, psk is copied, and NULL where the runner is on
+ * this machine. lost is called when it has ended, with the reason. */
+typedef void (*scheduler_lost_cb)(void *ctx, const char *pod, const char *reason);
+void scheduler_add_runner(struct scheduler *s, const char *pod, int fd, const struct tls_psk *psk,
+			  scheduler_lost_cb lost, void *ctx);
+
+/* Gives this runner no more tasks, and lets go of it when those that it has are through. */
+void scheduler_retire_runner(struct scheduler *s, const char *pod);
 
 /* True when tasks can be run now; else the reason is appended to why (may be NULL). */
 bool scheduler_is_ready(const struct scheduler *s, struct buf *why);

@@ -11,7 +11,7 @@
 #include <openssl/ssl.h>
 #include <string.h>
 
-enum { SECRET_MIN = 16, PENDING_MAX = 4 * 1024 * 1024, CHUNK = 16 * 1024 };
+enum { PENDING_MAX = 4 * 1024 * 1024, CHUNK = 16 * 1024 };
 
 struct tls {
 	struct tls_psk psk;
@@ -29,8 +29,9 @@ int tls_derive_key(const void *secret, size_t secret_len, const char *identity,
 	char text[sizeof label + TLS_IDENTITY_MAX];
 	size_t len = strlen(identity);
 
-	if (secret_len < SECRET_MIN || secret_len > INT_MAX)
-		return err_set(e, -EINVAL, "a cluster secret has at least %d bytes", SECRET_MIN);
+	if (secret_len < TLS_SECRET_MIN || secret_len > INT_MAX)
+		return err_set(e, -EINVAL, "a cluster secret has at least %d bytes",
+			       TLS_SECRET_MIN);
 	if (!len || len >= TLS_IDENTITY_MAX)
 		return err_set(e, -EINVAL, "the name of a runner has 1 to %d bytes",
 			       TLS_IDENTITY_MAX - 1);
@@ -145,14 +146,28 @@ static int encrypt(struct tls *t, const void *bytes, size_t len)
 	return drain(t);
 }
 
+/* What OpenSSL says where the names or the keys of the two ends differ: here, or as the alert that
+ * the other end sends. */
+static const struct {
+	int reason;
+	const char *text;
+} reasons[] = {
+	{SSL_R_BINDER_DOES_NOT_VERIFY, "the peer has another key for this runner"},
+	{SSL_R_SSLV3_ALERT_ILLEGAL_PARAMETER, "the peer has another key for this runner"},
+	{SSL_R_NO_SUITABLE_SIGNATURE_ALGORITHM, "the peer asks for a runner of another name"},
+	{SSL_R_SSLV3_ALERT_HANDSHAKE_FAILURE, "the peer is a runner of another name"},
+};
+
 static int fail(struct err *e)
 {
 	unsigned long code = ERR_get_error();
 	const char *reason = ERR_reason_error_string(code);
 
 	ERR_clear_error();
-	return err_set(e, -EPROTO, "TLS failed (%s): is the key the runner's own?",
-		       reason ? reason : "the peer gave up");
+	for (size_t i = 0; i < ARRAY_SIZE(reasons); i++)
+		if (ERR_GET_REASON(code) == reasons[i].reason)
+			return err_set(e, -EPROTO, "TLS failed: %s", reasons[i].text);
+	return err_set(e, -EPROTO, "TLS failed: %s", reason ? reason : "the peer gave up");
 }
 
 /* Goes on with the handshake as far as what has arrived allows. */

@@ -20,7 +20,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum { TLS_KEY_SIZE = 32, TLS_IDENTITY_MAX = 64 };
+enum { TLS_KEY_SIZE = 32, TLS_IDENTITY_MAX = 64, TLS_SECRET_MIN = 16 };
 
 struct tls_psk {
 	bool server; /* the runner's end */
@@ -28,7 +28,8 @@ struct tls_psk {
 	uint8_t key[TLS_KEY_SIZE];
 };
 
-/* The key of a runner: HMAC-SHA-256 of its name under the cluster's secret (at least 16 bytes). */
+/* The key of a runner: HMAC-SHA-256 of its name under the cluster's secret (at least
+ * TLS_SECRET_MIN bytes). */
 int tls_derive_key(const void *secret, size_t secret_len, const char *identity,
 		   uint8_t ret_key[TLS_KEY_SIZE], struct err *e);
 

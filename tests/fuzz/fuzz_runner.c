@@ -84,6 +84,13 @@ static void on_drain(void *ctx)
 	(void)ctx;
 }
 
+static void on_orphaned(void *ctx, const struct uuid *task, uint64_t owner)
+{
+	(void)ctx;
+	(void)task;
+	(void)owner;
+}
+
 static void on_ended(void *ctx, struct connection *c, const char *message)
 {
 	struct world *w = ctx;
@@ -130,7 +137,9 @@ static void world_open(struct world *w, uint8_t how)
 		.isolation = &isolation,
 		.take_slot = take_slot,
 		.give_slot = give_slot,
+		.opened = on_drain,
 		.drain = on_drain,
+		.orphaned = on_orphaned,
 		.ended = on_ended,
 		.ctx = w,
 	};

@@ -34,10 +34,11 @@ static void on_closed(void *ctx, int code, const char *message)
 
 const struct wire_conn_ops runner_ops = {.frame = on_frame, .closed = on_closed};
 
-void on_lost(void *ctx, const char *pod)
+void on_lost(void *ctx, const char *pod, const char *reason)
 {
 	struct fake_runner *r = ctx;
 
+	(void)reason;
 	assert_string_equal(pod, r->name);
 	r->lost = true;
 }
@@ -66,7 +67,7 @@ void runner_join(struct world *w, struct fake_runner *r, const char *name, unsig
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
 	assert_int_equal(
 		wire_conn_open_consume(&w->loop, pair[1], NULL, &runner_ops, r, &r->conn, NULL), 0);
-	scheduler_add_runner(w->scheduler, name, pair[0], on_lost, r);
+	scheduler_add_runner(w->scheduler, name, pair[0], NULL, on_lost, r);
 	python.name = (char[]){"python"};
 	python.version = (char[]){"3.11.2"};
 	python.installed = true;

@@ -40,7 +40,7 @@ struct world {
 
 extern const struct wire_conn_ops runner_ops; /* ctx: the struct fake_runner */
 
-void on_lost(void *ctx, const char *pod);
+void on_lost(void *ctx, const char *pod, const char *reason);
 void send_frame(struct fake_runner *r, Kiln__Frame__KindCase kind, void *message);
 void runner_join(struct world *w, struct fake_runner *r, const char *name, unsigned slots);
 void runner_leave(struct fake_runner *r);

@@ -36,6 +36,7 @@ static void task_that_runs_ends_done_with_its_output(void **state)
 	assert_int_equal(w->finished_events, 1);
 	task_free(t);
 	runner_leave(&r);
+	wait_flag(w, &r.lost);
 }
 
 static void busy_runner_costs_no_attempt(void **state)
@@ -62,6 +63,7 @@ static void busy_runner_costs_no_attempt(void **state)
 	task_free(t);
 	runner_leave(&r);
 	runner_leave(&other);
+	wait_flag(w, &other.lost);
 }
 
 static void lost_runner_gives_the_task_to_another_as_attempt_two(void **state)
@@ -92,6 +94,7 @@ static void lost_runner_gives_the_task_to_another_as_attempt_two(void **state)
 	assert_int_equal(w->finished_events, 1);
 	task_free(t);
 	runner_leave(&other);
+	wait_flag(w, &other.lost);
 }
 
 static void task_that_no_runner_can_run_fails_after_three_attempts(void **state)
@@ -114,6 +117,7 @@ static void task_that_no_runner_can_run_fails_after_three_attempts(void **state)
 	assert_int_equal(w->finished_events, 1);
 	task_free(t);
 	runner_leave(&r);
+	wait_flag(w, &r.lost);
 }
 
 static void cancelled_queued_task_is_never_run(void **state)
@@ -136,6 +140,7 @@ static void cancelled_queued_task_is_never_run(void **state)
 	assert_int_equal(t->attempt, 0);
 	task_free(t);
 	runner_leave(&r);
+	wait_flag(w, &r.lost);
 }
 
 static void cancelled_running_task_keeps_its_output(void **state)
@@ -158,6 +163,7 @@ static void cancelled_running_task_keeps_its_output(void **state)
 	assert_string_equal(t->result->runs[0].output[TASK_STDOUT].data, "so far");
 	task_free(t);
 	runner_leave(&r);
+	wait_flag(w, &r.lost);
 }
 
 static void restarted_scheduler_runs_what_was_queued_and_running(void **state)
@@ -193,6 +199,7 @@ static void restarted_scheduler_runs_what_was_queued_and_running(void **state)
 	assert_int_equal(t->attempt, 1);
 	task_free(t);
 	runner_leave(&r);
+	wait_flag(w, &r.lost);
 }
 
 /* ---- runners that break the protocol ---- */
@@ -300,13 +307,14 @@ static void runner_of_another_protocol_is_refused(void **state)
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
 	assert_int_equal(
 		wire_conn_open_consume(&w->loop, pair[1], NULL, &runner_ops, &r, &r.conn, NULL), 0);
-	scheduler_add_runner(w->scheduler, "old", pair[0], on_lost, &r);
+	scheduler_add_runner(w->scheduler, "old", pair[0], NULL, on_lost, &r);
 	m.protocol = WIRE_PROTOCOL + 1;
 	m.slots = 1;
 	send_frame(&r, KILN__FRAME__KIND_HELLO, &m);
 	expect_lost(w, &r);
 	assert_false(scheduler_is_ready(w->scheduler, NULL));
 	runner_leave(&r);
+	wait_flag(w, &r.lost);
 }
 
 static void runner_may_not_speak_of_another_runners_task(void **state)
@@ -334,6 +342,7 @@ static void runner_may_not_speak_of_another_runners_task(void **state)
 	task_free(t);
 	runner_leave(&r);
 	runner_leave(&thief);
+	wait_flag(w, &thief.lost);
 }
 
 static void send_orphaned(struct fake_runner *r, const struct uuid *id, uint64_t owner)
@@ -371,6 +380,7 @@ static void task_of_a_scheduler_that_is_gone_runs_again(void **state)
 	assert_int_equal(t->attempt, 2);
 	task_free(t);
 	runner_leave(&r);
+	wait_flag(w, &r.lost);
 }
 
 static void every_runner_knows_an_owner_of_its_own(void **state)
@@ -436,6 +446,7 @@ static void tenant_with_many_does_not_delay_another(void **state)
 		assert_true(r.n < FRAMES_MAX);
 	}
 	runner_leave(&r);
+	wait_flag(w, &r.lost);
 }
 
 static void tenant_runs_no_more_than_its_bound(void **state)
@@ -464,6 +475,7 @@ static void tenant_runs_no_more_than_its_bound(void **state)
 	scheduler_get_stats(w->scheduler, &stats);
 	assert_int_equal(stats.busy, 3);
 	runner_leave(&r);
+	wait_flag(w, &r.lost);
 }
 
 int main(void)
