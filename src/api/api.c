@@ -40,6 +40,7 @@ static const struct http_route routes[] = {
 static void release(struct api *a)
 {
 	auth_free(a->auth);
+	quota_free(a->quota);
 	map_fini(&a->waits);
 	free(a);
 }
@@ -236,6 +237,7 @@ static int start_http(struct api *a, struct err *e)
 	const struct http_config http = {
 		.listen = a->cfg.listen,
 		.connections_max = a->cfg.connections_max,
+		.connections_per_address = a->cfg.connections_per_address,
 		.body_max_bytes = a->cfg.body_max_bytes,
 		.held_max_bytes = a->cfg.held_max_bytes,
 		.routes = routes,
@@ -277,6 +279,8 @@ int api_new(uv_loop_t *loop, const struct api_config *cfg, struct api **ret_api,
 		.ctx = cfg->ctx,
 	};
 	r = result_start(a);
+	if (!r)
+		r = quota_new(a, &a->quota);
 	if (!r && cfg->keys)
 		r = auth_new(a, &a->auth);
 	if (r < 0)

@@ -20,7 +20,8 @@
 #include "bus/bus.h"
 #include "cache/cache.h"
 #include "queue/queue.h"
-#include "store/store.h"
+#include "rate/rate.h"
+#include "store/access.h"
 #include "task/language.h"
 #include "task/task.h"
 
@@ -40,6 +41,7 @@ struct api_config {
 	struct queue *queue;
 	struct cache *cache;
 	struct bus *bus;
+	struct rate *rate; /* NULL: no rate is limited */
 	const struct language_registry *languages;
 
 	/* Defaults are for what neither the client nor the language says, and are cut to the
@@ -48,10 +50,12 @@ struct api_config {
 	struct task_limits compile_defaults, compile_ceilings;
 
 	size_t body_max_bytes;
-	size_t held_max_bytes;	  /* requests and replies in memory at one time */
-	unsigned connections_max; /* the limit of open files must be higher */
-	size_t waiters_max;	  /* requests that wait for a result at one time */
+	size_t held_max_bytes;		  /* requests and replies in memory at one time */
+	unsigned connections_per_address; /* 0: as many as in all */
+	unsigned connections_max;	  /* the limit of open files must be higher */
+	size_t waiters_max;		  /* requests that wait for a result at one time */
 	int64_t idempotency_ttl_ms;
+	int64_t tenant_limits[_TENANT_LIMIT_MAX]; /* of tenants without own ones; 0: none */
 	int64_t retention_ms; /* the cache is not asked for tasks that finished before; 0: kept */
 
 	/* Whether tasks can be run, for /readyz; appends what is missing to why. NULL: always. */

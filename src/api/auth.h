@@ -9,7 +9,7 @@
  */
 
 #include "api/http.h"
-#include "store/store.h"
+#include "store/access.h"
 
 enum { AUTH_FRESH_MS = 5000 };
 

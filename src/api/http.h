@@ -62,6 +62,7 @@ struct http_route {
 struct http_config {
 	const char *listen;
 	unsigned connections_max;
+	unsigned connections_per_address; /* 0: as many as in all */
 	size_t body_max_bytes;
 	size_t held_max_bytes;		 /* bodies and replies in memory at one time */
 	const struct http_route *routes; /* each also below /v1 */

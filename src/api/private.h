@@ -12,6 +12,7 @@
 #include "api/health.h"
 #include "api/http.h"
 #include "api/problem.h"
+#include "api/quota.h"
 #include "base/map.h"
 
 struct api {
@@ -19,6 +20,7 @@ struct api {
 	uv_loop_t *loop;
 	struct http_server *http;
 	struct auth *auth; /* NULL: no keys in use */
+	struct quota *quota;
 	struct health health;
 	char address[64];
 	bool loopback;

@@ -24,6 +24,7 @@ enum {
 struct submission {
 	struct api *api;
 	struct http_request *request;
+	struct quota_request quota;
 	int64_t wait_ms;
 	bool waits;
 	uv_work_t reading;
@@ -258,12 +259,33 @@ static void on_read(uv_work_t *w, int status)
 	go_on(w->data);
 }
 
+static void read_request(struct submission *s)
+{
+	if (http_body(s->request)->len > READ_ASIDE_BYTES &&
+	    uv_queue_work(s->api->loop, &s->reading, read_body, on_read) == 0)
+		return;
+	read_body(&s->reading);
+	go_on(s);
+}
+
+static void on_quota(struct quota_request *r, int code)
+{
+	struct submission *s = r->ctx;
+
+	if (code == 0) {
+		read_request(s);
+		return;
+	}
+	problem_reply(s->request, &r->problem);
+	submission_free(s);
+}
+
 void submit_handle(struct http_request *r, void *ctx)
 {
 	const char *key = http_header(r, HTTP_IDEMPOTENCY_KEY);
 	struct submission *s;
 	int64_t wait_ms = 0;
-	int waits = api_read_wait(r, &wait_ms);
+	int waits = api_read_wait(r, &wait_ms), quota;
 
 	if (waits < 0)
 		return;
@@ -285,9 +307,8 @@ void submit_handle(struct http_request *r, void *ctx)
 	s->waits = waits > 0;
 	s->wait_ms = wait_ms;
 	s->reading.data = s;
-	if (http_body(r)->len > READ_ASIDE_BYTES &&
-	    uv_queue_work(s->api->loop, &s->reading, read_body, on_read) == 0)
-		return;
-	read_body(&s->reading);
-	go_on(s);
+	s->quota = (struct quota_request){.tenant = http_tenant(r), .done = on_quota, .ctx = s};
+	quota = quota_ask(s->api->quota, &s->quota);
+	if (quota != -EINPROGRESS)
+		on_quota(&s->quota, quota);
 }

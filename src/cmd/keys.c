@@ -1,21 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/clock.h"
-#include "base/fs.h"
 #include "base/str.h"
-#include "base/url.h"
 #include "cmd/cmd.h"
-#include "config/config.h"
+#include "cmd/store_session.h"
 #include "crypto/digest.h"
-#include "store/store.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
 
-enum { KEY_BYTES = 32, KEY_TEXT_MAX = 8 + 2 * KEY_BYTES, BUSY_MS = 5000 };
+enum { KEY_BYTES = 32, KEY_TEXT_MAX = 8 + 2 * KEY_BYTES };
 
 const char cmd_keys_usage[] =
 	"usage: kiln keys add NAME [OPTIONS]\n"
@@ -27,65 +23,6 @@ const char cmd_keys_usage[] =
 	"them.\n"
 	"The options are those of `kiln serve` that say where its store is: --data-dir, --store,\n"
 	"--config. A server that runs takes note within seconds.\n";
-
-/* One request to the store, from open to close. */
-struct session {
-	uv_loop_t loop;
-	struct store *store;
-	int code;
-};
-
-static void on_done(struct store_req *req, int code)
-{
-	struct session *s = req->ctx;
-
-	s->code = code;
-	uv_stop(&s->loop);
-}
-
-static int session_open(struct session *s, const struct config *c, struct err *e)
-{
-	const struct store_config cfg = {.url = c->store, .busy_timeout_ms = BUSY_MS};
-	const char *path = NULL;
-	int r = 0;
-
-	/* The store of a server that never ran yet has no folder. */
-	if (url_scheme_is(c->store, "sqlite", &path) && str_has_prefix(path, c->data_dir))
-		r = fs_make_dirs(c->data_dir, 0700, e);
-	if (r < 0)
-		return r;
-	if (uv_loop_init(&s->loop))
-		return err_errno(e, -ENOMEM, "could not start the event loop");
-	r = store_open(&s->loop, &cfg, &s->store, e);
-	if (r < 0)
-		(void)uv_loop_close(&s->loop);
-	return r;
-}
-
-static void session_close(struct session *s)
-{
-	store_close(s->store, NULL, NULL);
-	(void)uv_run(&s->loop, UV_RUN_DEFAULT);
-	(void)uv_loop_close(&s->loop);
-}
-
-/* Names are tenants too, and stand in URLs and logs. */
-static int check_name(const char *name, struct err *e)
-{
-	size_t len = strlen(name);
-
-	for (size_t i = 0; i < len; i++) {
-		unsigned char c = (unsigned char)name[i];
-
-		if (!isalnum(c) && !strchr("-_.@", c))
-			len = 0;
-	}
-	if (!len || len >= STORE_KEY_NAME_MAX || len >= TASK_TENANT_MAX)
-		return err_set(e, -EINVAL,
-			       "\"%s\" is no name of a key: up to %d letters, digits and - _ . @",
-			       name, STORE_KEY_NAME_MAX - 1);
-	return 0;
-}
 
 static int make_key(char text[static KEY_TEXT_MAX], uint8_t hash[static STORE_HASH_SIZE],
 		    struct err *e)
@@ -102,9 +39,9 @@ static int make_key(char text[static KEY_TEXT_MAX], uint8_t hash[static STORE_HA
 	return 0;
 }
 
-static int key_add(struct session *s, const char *name, struct err *e)
+static int key_add(struct store_session *s, const char *name, struct err *e)
 {
-	struct store_key_add r = {.req = {.done = on_done, .ctx = s}};
+	struct store_key_add r = {.req = {.done = store_session_done, .ctx = s}};
 	char text[KEY_TEXT_MAX];
 	int code = make_key(text, r.key.hash, e);
 
@@ -114,7 +51,7 @@ static int key_add(struct session *s, const char *name, struct err *e)
 	(void)str_copy(r.key.tenant, sizeof r.key.tenant, name);
 	r.key.created_us = clock_wall_us();
 	store_key_add(s->store, &r);
-	(void)uv_run(&s->loop, UV_RUN_DEFAULT);
+	(void)store_session_wait(s);
 	if (s->code == -EEXIST)
 		return err_set(e, s->code, "there is a key \"%s\" already", name);
 	if (s->code < 0)
@@ -124,13 +61,14 @@ static int key_add(struct session *s, const char *name, struct err *e)
 	return 0;
 }
 
-static int key_revoke(struct session *s, const char *name, struct err *e)
+static int key_revoke(struct store_session *s, const char *name, struct err *e)
 {
-	struct store_key_revoke r = {
-		.req = {.done = on_done, .ctx = s}, .name = name, .now_us = clock_wall_us()};
+	struct store_key_revoke r = {.req = {.done = store_session_done, .ctx = s},
+				     .name = name,
+				     .now_us = clock_wall_us()};
 
 	store_key_revoke(s->store, &r);
-	(void)uv_run(&s->loop, UV_RUN_DEFAULT);
+	(void)store_session_wait(s);
 	if (s->code == -ENOENT)
 		return err_set(e, s->code, "there is no key \"%s\"", name);
 	if (s->code < 0)
@@ -139,13 +77,13 @@ static int key_revoke(struct session *s, const char *name, struct err *e)
 	return 0;
 }
 
-static int key_list(struct session *s, const char *name, struct err *e)
+static int key_list(struct store_session *s, const char *name, struct err *e)
 {
-	struct store_key_list r = {.req = {.done = on_done, .ctx = s}};
+	struct store_key_list r = {.req = {.done = store_session_done, .ctx = s}};
 
 	(void)name;
 	store_key_list(s->store, &r);
-	(void)uv_run(&s->loop, UV_RUN_DEFAULT);
+	(void)store_session_wait(s);
 	if (s->code < 0)
 		return err_errno(e, s->code, "could not list the keys");
 	for (size_t i = 0; i < r.n; i++) {
@@ -166,19 +104,19 @@ static int key_list(struct session *s, const char *name, struct err *e)
 static const struct {
 	const char *name;
 	bool takes_name;
-	int (*run)(struct session *s, const char *name, struct err *e);
+	int (*run)(struct store_session *s, const char *name, struct err *e);
 } actions[] = {{"add", true, key_add}, {"list", false, key_list}, {"revoke", true, key_revoke}};
 
-static int run_action(int (*action)(struct session *, const char *, struct err *), const char *name,
-		      const struct config *c, struct err *e)
+static int run_action(int (*action)(struct store_session *, const char *, struct err *),
+		      const char *name, const struct config *c, struct err *e)
 {
-	struct session s = {0};
-	int r = session_open(&s, c, e);
+	struct store_session s = {0};
+	int r = store_session_open(&s, c, e);
 
 	if (r < 0)
 		return r;
 	r = action(&s, name, e);
-	session_close(&s);
+	store_session_close(&s);
 	return r;
 }
 
@@ -196,7 +134,7 @@ int cmd_keys(int argc, char **argv)
 		return EXIT_WRONG_USE;
 	}
 	skip = actions[i].takes_name ? 2 : 1;
-	if (actions[i].takes_name && check_name(argv[2], &e) < 0)
+	if (actions[i].takes_name && store_session_check_name(argv[2], &e) < 0)
 		return cmd_fail(EXIT_WRONG_USE, &e);
 	if (config_load(argc - skip, argv + skip, environ, &c, &e) < 0)
 		return cmd_fail(EXIT_WRONG_USE, &e);

@@ -16,6 +16,7 @@ static const struct command commands[] = {
 	 cmd_languages},
 	{"doctor", "tell what this host offers and what is missing", cmd_doctor_usage, cmd_doctor},
 	{"keys", "add, list and revoke API keys", cmd_keys_usage, cmd_keys},
+	{"tenants", "give tenants limits of their own", cmd_tenants_usage, cmd_tenants},
 	{"migrate", "bring the schema of a PostgreSQL store up to date", cmd_migrate_usage,
 	 cmd_migrate},
 	{"queue", "show what waits at a broker and the dead letters, put those back",

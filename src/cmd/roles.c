@@ -12,8 +12,10 @@
 #include "cmd/parts.h"
 #include "observe/metrics.h"
 #include "pods/pods.h"
+#include "rate/rate.h"
 #include "scheduler/scheduler.h"
 
+#include "store/access.h"
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -40,6 +42,7 @@ struct process {
 	struct heard *heard;
 	struct scheduler *scheduler;
 	struct pods *pods;
+	struct rate *rate;
 	struct api *api;
 	struct monitor *monitor;
 	uv_signal_t sigterm, sigint, sighup;
@@ -141,6 +144,15 @@ static bool close_api(struct process *p)
 	return a;
 }
 
+static bool close_rate(struct process *p)
+{
+	struct rate *r = TAKE_PTR(p->rate);
+
+	if (r)
+		rate_close(r, close_next, p);
+	return r;
+}
+
 static bool close_monitor(struct process *p)
 {
 	struct monitor *m = TAKE_PTR(p->monitor);
@@ -183,7 +195,8 @@ static bool close_handles(struct process *p)
 static void close_next(void *ctx)
 {
 	static bool (*const steps[])(struct process * p) = {
-		close_scheduler, close_api, close_monitor, close_pods, close_parts, close_handles};
+		close_scheduler, close_api,   close_rate,   close_monitor,
+		close_pods,	 close_parts, close_handles};
 	struct process *p = ctx;
 
 	while (p->close_step < ARRAY_SIZE(steps))
@@ -344,6 +357,11 @@ static int open_monitor(struct process *p, struct err *e)
 	return monitor_new(&p->loop, &mc, &p->monitor, e);
 }
 
+static int open_rate(struct process *p, struct err *e)
+{
+	return rate_open(&p->loop, p->cfg->cache, &p->rate, e);
+}
+
 static int open_api(struct process *p, struct err *e)
 {
 	const struct config *cfg = p->cfg;
@@ -358,6 +376,7 @@ static int open_api(struct process *p, struct err *e)
 	ac.queue = p->parts.queue;
 	ac.cache = p->parts.cache;
 	ac.bus = p->parts.bus;
+	ac.rate = p->rate;
 	ac.languages = p->languages;
 	ac.run_defaults = cfg->limits;
 	ac.run_ceilings = cfg->ceilings;
@@ -366,9 +385,14 @@ static int open_api(struct process *p, struct err *e)
 	ac.body_max_bytes = (size_t)cfg->body_max_bytes;
 	ac.held_max_bytes = (size_t)cfg->body_max_bytes * HELD_PER_BODY;
 	ac.connections_max = (unsigned)cfg->connection_max;
+	ac.connections_per_address = (unsigned)cfg->connection_max_per_address;
 	ac.waiters_max = (size_t)cfg->waiters_max;
 	ac.idempotency_ttl_ms = cfg->idempotency_ttl_ms;
 	ac.retention_ms = cfg->retention_ms;
+	ac.tenant_limits[TENANT_RATE] = cfg->tenant_rate;
+	ac.tenant_limits[TENANT_BURST] = cfg->tenant_burst;
+	ac.tenant_limits[TENANT_QUEUED] = cfg->tenant_queued_max;
+	ac.tenant_limits[TENANT_RUNNING] = cfg->tenant_running_max;
 	ac.ready = p->roles & ROLE_SCHEDULER ? is_ready : NULL;
 	ac.languages_known = languages_known;
 	ac.ctx = p;
@@ -423,6 +447,7 @@ static const struct {
 	{ROLE_API, 0, find_keys},
 	{ROLE_API, 0, open_heard},
 	{ROLE_SCHEDULER, 0, open_scheduler},
+	{ROLE_API, 0, open_rate},
 	{ROLE_API, 0, open_api},
 	{ROLE_SCHEDULER, ROLE_API, open_monitor},
 	{ROLE_SCHEDULER, 0, open_pods},

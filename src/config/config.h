@@ -53,11 +53,15 @@ struct config {
 	int64_t body_max_bytes;
 	int64_t queue_max;	    /* tasks waiting */
 	int64_t admit_max;	    /* into a broker, of one tenant, language and priority */
-	int64_t tenant_running_max; /* 0: any number */
+	int64_t tenant_running_max; /* 0: any number, as of all limits of tenants */
+	int64_t tenant_queued_max;
+	int64_t tenant_rate; /* a minute */
+	int64_t tenant_burst;
 	int64_t cache_max_bytes;
 	int64_t compile_cache_bytes;
 	int64_t connection_max;
-	int64_t waiters_max; /* requests with ?wait= at one time */
+	int64_t connection_max_per_address; /* 0: as connection_max */
+	int64_t waiters_max;		    /* requests with ?wait= at one time */
 	int64_t retention_ms;
 	int64_t idempotency_ttl_ms;
 	int64_t lease_ms;

@@ -54,6 +54,9 @@ static const struct metric_def defs[_METRIC_MAX] = {
 	[METRIC_HTTP_CONNECTIONS] = GAUGES("kiln_http_connections", "Open HTTP connections."),
 	[METRIC_HTTP_WAITERS] =
 		GAUGES("kiln_http_waiters", "HTTP requests that wait for a task to finish."),
+	[METRIC_SUBMISSIONS_REFUSED] =
+		COUNTS("kiln_submissions_refused_total",
+		       "Submissions refused for a limit of their tenant.", "reason"),
 	[METRIC_TASKS_ACCEPTED] =
 		COUNTS("kiln_tasks_accepted_total", "Tasks that were stored as queued.", "language",
 		       "priority"),

@@ -20,6 +20,7 @@ enum metric {
 	METRIC_HTTP_CONNECTIONS,	/* gauge */
 	METRIC_HTTP_WAITERS,		/* gauge */
 	METRIC_TASKS_ACCEPTED,		/* language, priority */
+	METRIC_SUBMISSIONS_REFUSED,	/* reason (rate, queued) */
 	METRIC_TASKS_FINISHED,		/* language, outcome */
 	METRIC_TASK_ATTEMPTS,		/* language */
 	METRIC_TASK_DUPLICATES_DROPPED, /* */
@@ -37,7 +38,7 @@ enum metric {
 	METRIC_COMPILE_CACHE_REQUESTS,	   /* result (hit, miss) */
 	METRIC_CACHE_REQUESTS,		   /* result (hit, miss) */
 	METRIC_CACHE_BYTES,		   /* gauge */
-	METRIC_REDIS_UP,		   /* use (cache, bus, subscriber); gauge */
+	METRIC_REDIS_UP,		   /* use (cache, bus, subscriber, rate); gauge */
 	METRIC_REDIS_CALLS,		   /* use, result */
 	METRIC_STORE_COMMITS,		   /* counter */
 	METRIC_STORE_ERRORS,		   /* kind (full, unavailable, other) */

@@ -16,6 +16,7 @@
 #include "loop/backoff.h"
 #include "scheduler/lanes.h"
 #include "scheduler/scheduler.h"
+#include "store/access.h"
 #include "wire/conn.h"
 
 enum job_state {
@@ -166,6 +167,11 @@ struct scheduler {
 	struct store_prune prune;
 	bool pruning;
 	int64_t next_prune_us; /* monotonic */
+	struct store_tenant_list tenant_list;
+	bool reading_tenants;
+	int64_t next_tenants_us;      /* monotonic */
+	struct store_tenant *tenants; /* those with limits of their own, by name */
+	size_t n_tenants;
 };
 
 /* job.c */
@@ -215,6 +221,10 @@ void scheduler_runners_changed(struct scheduler *s);
 /* report.c */
 void report_languages(struct scheduler *s);
 void report_languages_again(struct scheduler *s); /* where it is time */
+
+/* tenants.c */
+size_t tenants_running_max(void *ctx, const char *name); /* ctx: the scheduler */
+void tenants_read(struct scheduler *s);
 
 /* recover.c */
 void recover_start(struct scheduler *s);

@@ -22,6 +22,7 @@ struct lane_tenant {
 	char name[TASK_TENANT_MAX];
 	size_t items;
 	size_t running;
+	size_t running_max;
 	struct lane lanes[]; /* by language and class */
 };
 
@@ -35,21 +36,21 @@ struct class_lanes {
 
 struct lanes {
 	size_t n_languages;
-	size_t running_max;
+	struct lanes_limit limit;
 	uint64_t now; /* pass of the class that went last */
 	struct map tenants;
 	struct class_lanes classes[_TASK_CLASS_MAX];
 };
 
-int lanes_new(size_t n_languages, const unsigned weights[_TASK_CLASS_MAX], size_t running_max,
-	      struct lanes **ret_lanes)
+int lanes_new(size_t n_languages, const unsigned weights[_TASK_CLASS_MAX],
+	      const struct lanes_limit *limit, struct lanes **ret_lanes)
 {
 	struct lanes *l = calloc(1, sizeof *l);
 
 	if (!l)
 		return -ENOMEM;
 	l->n_languages = n_languages;
-	l->running_max = running_max;
+	l->limit = *limit;
 	map_init(&l->tenants);
 	for (int c = 0; c < _TASK_CLASS_MAX; c++) {
 		struct class_lanes *class = &l->classes[c];
@@ -96,7 +97,17 @@ static struct lane_tenant *tenant_new(struct lanes *l, const char *name)
 		free(t);
 		return NULL;
 	}
+	t->running_max = l->limit.running_max(l->limit.ctx, t->name);
 	return t;
+}
+
+void lanes_refresh(struct lanes *l)
+{
+	struct lane_tenant *t;
+	size_t cursor = 0;
+
+	MAP_FOREACH (t, cursor, &l->tenants)
+		t->running_max = l->limit.running_max(l->limit.ctx, t->name);
 }
 
 int lanes_enter(struct lanes *l, const char *tenant, size_t language, enum task_class class,
@@ -192,9 +203,9 @@ void lanes_remove(struct lanes *l, struct lane_item *item)
 
 /* ---- taking ---- */
 
-static bool has_room(const struct lanes *l, const struct lane_tenant *t)
+static bool has_room(const struct lane_tenant *t)
 {
-	return !l->running_max || t->running < l->running_max;
+	return !t->running_max || t->running < t->running_max;
 }
 
 /* The lane of this class whose turn it is; NULL when none of them can be run. */
@@ -208,7 +219,7 @@ static struct lane *next_lane(const struct lanes *l, const struct class_lanes *c
 		if (list_empty(&class->turns[language]) || !may_run(ctx, language))
 			continue;
 		LIST_FOREACH (lane, &class->turns[language], turn)
-			if (has_room(l, lane->tenant))
+			if (has_room(lane->tenant))
 				return lane;
 	}
 	return NULL;

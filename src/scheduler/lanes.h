@@ -32,9 +32,16 @@ struct lane_item {
 	bool running;
 };
 
-/* running_max: of one tenant, 0 for as many as there are. */
-int lanes_new(size_t n_languages, const unsigned weights[_TASK_CLASS_MAX], size_t running_max,
-	      struct lanes **ret_lanes);
+/* How many tasks of a tenant may run at one time; 0: as many as there are. */
+struct lanes_limit {
+	size_t (*running_max)(void *ctx, const char *tenant);
+	void *ctx;
+};
+
+int lanes_new(size_t n_languages, const unsigned weights[_TASK_CLASS_MAX],
+	      const struct lanes_limit *limit, struct lanes **ret_lanes);
+/* Asks for the limits of all tenants again. */
+void lanes_refresh(struct lanes *l);
 void lanes_free(struct lanes *l); /* all items have left */
 
 /* Makes an item one of this tenant's; it does not wait yet. -ENOMEM. */
@@ -56,7 +63,7 @@ struct lane_item *lanes_take(struct lanes *l, bool (*may_run)(void *ctx, size_t 
 /* Takes an item out that waits. */
 void lanes_remove(struct lanes *l, struct lane_item *item);
 
-/* Between these the item counts for its tenant's running_max; each may be called twice. */
+/* Between these the item counts for its tenant's limit; each may be called twice. */
 void lanes_started(struct lane_item *item);
 void lanes_ended(struct lane_item *item);
 

@@ -329,6 +329,7 @@ static void on_sweep_timer(uv_timer_t *timer)
 	runners_drop_retired(s);
 	/* Others may have a runner for them. */
 	for_each_job(s, is_stranded, job_abandon);
+	tenants_read(s);
 	if (!stood_still(s))
 		recover_sweep(s);
 }
@@ -400,8 +401,8 @@ int scheduler_new(uv_loop_t *loop, const struct scheduler_config *cfg,
 	arc4random_buf(&s->id, sizeof s->id);
 	s->intake = calloc(language_count(cfg->languages) + 1, sizeof *s->intake);
 	if (!s->intake ||
-	    lanes_new(language_count(cfg->languages), cfg->weights, cfg->tenant_running_max,
-		      &s->lanes) < 0 ||
+	    lanes_new(language_count(cfg->languages), cfg->weights,
+		      &(struct lanes_limit){tenants_running_max, s}, &s->lanes) < 0 ||
 	    defer_new(loop, &s->defer) < 0 ||
 	    bus_subscribe(cfg->bus, BUS_CANCEL, on_cancel, s) < 0) {
 		lanes_free(s->lanes);
@@ -493,6 +494,7 @@ static void on_handle_closed(uv_handle_t *handle)
 	lanes_free(s->lanes);
 	map_fini(&s->jobs);
 	free(s->intake);
+	free(s->tenants);
 	free(s);
 	if (closed)
 		closed(ctx);

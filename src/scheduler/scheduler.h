@@ -33,7 +33,8 @@ struct scheduler_config {
 	struct language_registry *languages; /* told what the runners have */
 	int64_t lease_ms;		     /* a scheduler silent for so long loses its tasks */
 	unsigned weights[_TASK_CLASS_MAX];   /* shares of the priority classes, each at least 1 */
-	size_t tenant_running_max; /* tasks of one tenant that run at one time, here; 0: any */
+	size_t tenant_running_max; /* tasks of one tenant that run at one time, here; 0: any; unless
+				    the store has a limit for it */
 	size_t admit_max;	   /* messages of one tenant that each process lets into a queue */
 	int64_t retention_ms;	   /* finished tasks older than this are removed; 0: kept */
 	bool sole_owner;	   /* nobody else uses the store: at start every lease is void */

@@ -7,7 +7,7 @@
  * one row in store.c.
  */
 
-#include "store/store.h"
+#include "store/access.h"
 
 enum store_verb {
 	STORE_VERB_INSERT,

@@ -3,6 +3,7 @@
 
 import socket
 import subprocess
+import time
 
 import pytest
 
@@ -77,6 +78,54 @@ def test_revoked_key_is_refused(make_server, cli):
     server.start()
     problem(Client(server.port, first).get("/tasks"), 401)
     assert server.get("/tasks").status == 200
+
+
+def test_tenant_that_submits_too_fast_is_told_when_to_come_again(make_server, cli):
+    server = make_server(config={"tenant_rate": 6, "tenant_burst": 3}, start=False)
+    busy, calm = (cli("keys", "add", name, "--data-dir", server.data).stdout.split()[-1]
+                  for name in ("busy", "calm"))
+    server.key = busy
+    server.start()
+    body = {"language": "bash", "code": "true"}
+    answers = [Client(server.port, busy).post("/submit", body) for _ in range(5)]
+    assert [a.status for a in answers] == [201] * 3 + [429] * 2
+    told = problem(answers[-1], 429)
+    assert (told["code"], told["ceiling"]) == ("rate-limited", 6)
+    assert 1 <= int(answers[-1].headers["Retry-After"]) <= 10
+    assert Client(server.port, calm).post("/submit", body).status == 201
+    # An own limit takes the place of the configured one, without a restart.
+    done = cli("tenants", "set", "busy", "rate=0", "--data-dir", server.data)
+    assert done.returncode == 0, done
+    assert "rate=0" in cli("tenants", "list", "--data-dir", server.data).stdout
+    harness.wait_until(lambda: Client(server.port, busy).post("/submit", body).status == 201,
+                       what="the new limit")
+
+
+def test_tenant_may_not_fill_the_queue(make_server):
+    server = make_server(config={"tenant_queued_max": 5}, slots=1)
+    client = Client(server.port)
+    blocker = client.submit("bash", "sleep 30", limits={"wall_ms": 40000})
+    harness.wait_until(lambda: client.get(f"/result/{blocker}").json["status"] == "running",
+                       what="the blocker")
+    time.sleep(1.1)  # the blocker counts as waiting until the rows are counted again
+    body = {"language": "bash", "code": "true"}
+    answers = [client.post("/submit", body) for _ in range(8)]
+    assert [a.status for a in answers] == [201] * 5 + [429] * 3
+    told = problem(answers[-1], 429)
+    assert (told["code"], told["ceiling"]) == ("quota-exceeded", 5)
+    client.cancel(blocker)
+    for answer in answers[:5]:
+        client.wait(answer.json["task_id"])
+    harness.wait_until(lambda: client.post("/submit", body).status == 201, what="room")
+
+
+@pytest.mark.parametrize("words,hint", [
+    (["set", "acme"], "number of arguments"), (["set", "a/b", "rate=1"], "no name"),
+    (["set", "acme", "rate=-1"], "rate=-1"), (["set", "acme", "speed=1"], "speed=1"),
+    (["unset", "acme", "rate"], "number of arguments"), (["lost"], "usage")])
+def test_wrong_tenant_commands_say_what_is_wrong(cli, scratch, words, hint):
+    done = cli("tenants", *words, "--data-dir", str(scratch))
+    assert done.returncode == 64 and hint in done.stderr, done
 
 
 def test_keys_are_not_in_the_log(keyed):

@@ -6,6 +6,7 @@
  * test and runs the two tables; the suite knows nothing of what is behind the URL.
  */
 
+#include "store/access.h"
 #include "store/store.h"
 #include "unit.h"
 

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -32,20 +33,28 @@ static bool only(void *ctx, size_t language)
 	return *(const size_t *)ctx == language;
 }
 
-static struct lanes *new_lanes(void)
+static size_t running_max; /* of tenants, as long as "special" is not meant */
+static size_t special_max;
+
+static size_t limit_of(void *ctx, const char *tenant)
+{
+	(void)ctx;
+	return strcmp(tenant, "special") == 0 ? special_max : running_max;
+}
+
+static struct lanes *new_lanes_of_at_most(size_t max)
 {
 	struct lanes *l = NULL;
 
-	assert_int_equal(lanes_new(LANGUAGES, weights, 0, &l), 0);
+	running_max = special_max = max;
+	assert_int_equal(lanes_new(LANGUAGES, weights, &(struct lanes_limit){limit_of, NULL}, &l),
+			 0);
 	return l;
 }
 
-static struct lanes *new_lanes_of_at_most(size_t running_max)
+static struct lanes *new_lanes(void)
 {
-	struct lanes *l = NULL;
-
-	assert_int_equal(lanes_new(LANGUAGES, weights, running_max, &l), 0);
-	return l;
+	return new_lanes_of_at_most(0);
 }
 
 static void push_for(struct lanes *l, struct item *it, const char *tenant, size_t language,
@@ -264,6 +273,29 @@ static void lanes_tenant_at_its_bound_is_passed_over(void **state)
 	end(l, items, 6);
 }
 
+static void limit_of_one_tenant_can_change(void **state)
+{
+	struct lanes *l = new_lanes_of_at_most(1);
+	struct item it[4];
+
+	(void)state;
+	for (int i = 0; i < 4; i++)
+		push_for(l, &it[i], i < 2 ? "special" : "other", 0, TASK_CLASS_NORMAL, i);
+	for (int i = 0; i < 2; i++)
+		lanes_started(lanes_take(l, any, NULL));
+	assert_null(lanes_take(l, any, NULL));
+	special_max = 2;
+	assert_null(lanes_take(l, any, NULL));
+	lanes_refresh(l);
+	assert_ptr_equal(lanes_take(l, any, NULL), &it[1].lane);
+	lanes_started(&it[1].lane);
+	assert_null(lanes_take(l, any, NULL));
+	lanes_remove(l, &it[3].lane);
+	for (int i = 0; i < 4; i++)
+		lanes_leave(l, &it[i].lane);
+	lanes_free(l);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -277,6 +309,7 @@ int main(void)
 		cmocka_unit_test(lanes_removed_item_is_not_taken),
 		cmocka_unit_test(lanes_tenants_take_turns),
 		cmocka_unit_test(lanes_tenant_at_its_bound_is_passed_over),
+		cmocka_unit_test(limit_of_one_tenant_can_change),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -199,6 +199,7 @@ static void every_metric_is_well_formed(void **state)
 	metric_observe(METRIC_HTTP_REQUEST_SECONDS, 1, "/submit", "201");
 	metric_set(METRIC_HTTP_CONNECTIONS, 1);
 	metric_set(METRIC_HTTP_WAITERS, 1);
+	metric_add(METRIC_SUBMISSIONS_REFUSED, 1, "rate");
 	metric_add(METRIC_TASKS_ACCEPTED, 1, "c", "high");
 	metric_add(METRIC_TASKS_FINISHED, 1, "c", "ok");
 	metric_add(METRIC_TASK_ATTEMPTS, 1, "c");
