@@ -55,6 +55,7 @@ struct place {
 	uv_poll_t *poll;	       /* of fd; frees itself when it is closed */
 	uv_timer_t timer;	       /* what the state waits for at most */
 	struct backoff backoff;
+	struct err tried; /* why the last address that was tried is none */
 	struct err error; /* why it is not connected; "" at first */
 	bool removed;	  /* not in the list any more: goes once nothing is under way */
 };
@@ -194,17 +195,20 @@ static void hand_out(struct place *p)
 static void on_writable(uv_poll_t *poll, int status, int events)
 {
 	struct place *p = poll->data;
-	int error = status < 0 ? -status : 0;
+	int error = 0;
 	socklen_t len = sizeof error;
 
 	(void)events;
-	if (!error && getsockopt(p->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
+	if (getsockopt(p->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
 		error = errno;
+	/* libuv says EBADF for any error of the socket, which says itself what it is. */
+	if (!error && status < 0)
+		error = -status;
 	if (!error) {
 		hand_out(p);
 		return;
 	}
-	(void)err_errno(&p->error, -error, "could not connect");
+	(void)err_errno(&p->tried, -error, "could not connect");
 	connect_next(p);
 }
 
@@ -212,7 +216,7 @@ static void on_connect_timeout(uv_timer_t *timer)
 {
 	struct place *p = timer->data;
 
-	(void)err_set(&p->error, -ETIMEDOUT, "could not connect: no answer in %d s",
+	(void)err_set(&p->tried, -ETIMEDOUT, "could not connect: no answer in %d s",
 		      CONNECT_MS / 1000);
 	connect_next(p);
 }
@@ -246,8 +250,6 @@ static int connect_to(struct place *p, const struct addrinfo *a)
 /* The last error of those that were tried is the one that is told. */
 static void connect_next(struct place *p)
 {
-	struct err e = p->error;
-
 	stop_poll(p);
 	cleanup_close(&p->fd);
 	p->fd = -EBADF;
@@ -259,11 +261,11 @@ static void connect_next(struct place *p)
 		r = connect_to(p, a);
 		if (r == 0)
 			return;
-		(void)err_errno(&e, r, "could not connect");
+		(void)err_errno(&p->tried, r, "could not connect");
 		cleanup_close(&p->fd);
 		p->fd = -EBADF;
 	}
-	try_later(p, &e);
+	try_later(p, &p->tried);
 }
 
 static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *found)

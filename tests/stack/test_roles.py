@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kiln as separate processes: they start, refuse, share runners, and are rolled under a load."""
+
+import http.client
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+
+import pytest
+
+import cluster
+from cluster import Cluster
+from harness import Client, PATIENCE, clean_env, program, wait_until
+
+pytestmark = pytest.mark.skipif(any(u not in os.environ for u in cluster.URLS),
+                                reason="needs the servers of tools/stack.sh")
+
+
+@pytest.fixture
+def make_cluster():
+    """As root the processes become others, who must reach the folder."""
+    with tempfile.TemporaryDirectory(prefix="kiln-roles-") as directory:
+        os.chmod(directory, 0o755)
+        made = []
+
+        def make(**kw):
+            made.append(Cluster(directory, **kw))
+            return made[-1]
+        yield make
+        for one in made:
+            one.close()
+
+
+def installed(process):
+    """What /languages says; None where nobody has told yet."""
+    answer = process.get("/languages").json["languages"]
+    return {one["name"]: one["installed"] for one in answer}
+
+
+@pytest.mark.parametrize("role", ["api", "scheduler"])
+def test_roles_refuse_what_no_other_process_can_use(role):
+    shared = {"store": "postgresql://kiln@127.0.0.1:1/kiln", "queue": "amqp://127.0.0.1:1/",
+              "cache": "redis://127.0.0.1:1/0"}
+    for key, url in (("store", "sqlite:/x.db"), ("queue", "memory:"), ("cache", "memory:")):
+        args = [f"--{k}={v}" for k, v in (shared | {key: url}).items()]
+        done = subprocess.run([program("kiln"), role, *args], env=clean_env(), text=True, check=False,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=PATIENCE)
+        assert done.returncode == 1, done
+        assert f'the {key} is "{url}"' in done.stderr and f"--{key}=" in done.stderr, done
+
+
+def test_task_runs_through_every_replica_and_languages_are_told(make_cluster):
+    c = make_cluster().wait_ready()
+    for i in range(2):
+        task = c.client(i).run("bash", f"echo {i}")
+        assert task["stdout"] == f"{i}\n" and task["pod"] in ("r0", "r1")
+        # Read at the other replica, which wakes at once where the result was made here.
+        assert c.client(1 - i).result(task["task_id"])["stdout"] == f"{i}\n"
+    for one in c.apis:
+        wait_until(lambda one=one: installed(one)["bash"] is True, what="languages heard")
+    late = c.api("late").wait_ready()
+    wait_until(lambda: installed(late)["bash"] is True, what="languages heard by who came late")
+
+
+def test_unreachable_and_foreign_runners_are_named(make_cluster):
+    c = make_cluster(apis=0, schedulers=0, runners=1)
+    runner = c.runners[0]
+    strange = c.write_secret("strange")
+    cases = (
+        (c.address(runner), strange, "another key"),
+        (f"other@127.0.0.1:{runner.port}", c.secret_file, "another name"),
+        ("gone@127.0.0.1:1", c.secret_file, "Connection refused"),
+        ("lost@no-such-host.invalid:1", c.secret_file, "no-such-host.invalid"),
+    )
+    for i, (address, secret, reason) in enumerate(cases):
+        scheduler = c.scheduler(f"s{i}", f"runners:{address}", secret)
+
+        def told(scheduler=scheduler, reason=reason):
+            try:
+                answer = scheduler.get("/readyz")
+            except OSError:
+                return False
+            return answer.status == 503 and reason in answer.json["detail"]
+        wait_until(told, what=reason)
+        assert "could not use a runner" in scheduler.log_text()
+
+
+def test_wrong_secrets_are_refused_with_a_reason(make_cluster):
+    c = make_cluster(apis=0, schedulers=0, runners=0)
+    short = c.write_secret("short", "short\n")
+    open_ = c.write_secret("open")
+    os.chmod(open_, 0o644)
+    for path, reason in ((short, "5 bytes"), (open_, "mode 644"), ("/nowhere", "No such file")):
+        done = c.kiln("runner-key", "r1", "--secret-file", path, check=False)
+        assert done.returncode == 1 and reason in done.stderr, done
+        scheduler = c.scheduler(f"s-{os.path.basename(path)}", "runners:r1@127.0.0.1:1", path)
+        assert scheduler.process.wait(PATIENCE) == 1
+        assert reason in scheduler.log_text()
+
+
+def test_schedulers_share_the_slots_of_one_runner(make_cluster):
+    c = make_cluster(apis=1, runners=1, slots=1).wait_ready()
+    ids = [c.client().submit("bash", f"sleep 0.2; echo {i}") for i in range(12)]
+    assert [c.client().wait(t)["stdout"] for t in ids] == [f"{i}\n" for i in range(12)]
+    assert all(c.client().result(t)["attempt"] == 1 for t in ids), "busy costs no attempt"
+
+
+def test_list_of_runners_is_read_again(make_cluster):
+    c = make_cluster(apis=1, schedulers=0, runners=2)
+    path = os.path.join(c.directory, "runners")
+
+    def write(*runners):
+        with open(path + ".new", "w", encoding="ascii") as f:
+            f.write("# the fleet\n" + "".join(c.address(r) + "\n" for r in runners))
+        os.rename(path + ".new", path)
+    write(c.runners[0])
+    scheduler = c.scheduler("s", f"runners:file={path}").wait_ready()
+    c.apis[0].wait_ready()
+    assert c.client().run("bash", "echo 1")["pod"] == "r0"
+    held = c.client().submit("bash", "sleep 3; echo held")
+    c.client().until_running(held)
+    write(c.runners[1])
+    scheduler.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: c.client().run("bash", "echo 2")["pod"] == "r1", what="the new runner is used")
+    task = c.client().wait(held)
+    assert (task["stdout"], task["pod"], task["attempt"]) == ("held\n", "r0", 1)
+    with open(path, "w", encoding="ascii") as f:
+        f.write("nonsense\n")
+    scheduler.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: '\\"nonsense\\" is no runner' in scheduler.log_text(), what="told")
+    assert c.client().run("bash", "echo 3")["pod"] == "r1"
+
+
+class Load:
+    """Submits without pause, through whatever API answers, and remembers each 201."""
+
+    def __init__(self, c, threads=4):
+        self.cluster, self.accepted, self.end = c, [], threading.Event()
+        self.threads = [threading.Thread(target=self.work, args=(n,)) for n in range(threads)]
+        for t in self.threads:
+            t.start()
+
+    def work(self, n):
+        i = 0
+        while not self.end.is_set():
+            i += 1
+            word = f"{n}-{i}"
+            body = {"language": "bash", "code": f"sleep 0.0{i % 10}; echo {word}"}
+            try:
+                answer = self.cluster.client((n + i) % len(self.cluster.apis)).post("/submit", body,
+                                                                                   timeout=30)
+            except (OSError, http.client.HTTPException):
+                self.end.wait(0.05)
+                continue
+            if answer.status == 201:
+                self.accepted.append((answer.json["task_id"], word))
+            else:
+                assert answer.status in (429, 503), answer
+                self.end.wait(0.05)
+
+    def grow(self, by=40):
+        want = len(self.accepted) + by
+        wait_until(lambda: len(self.accepted) >= want, 120, what="the load goes on")
+
+    def finish(self):
+        self.end.set()
+        for t in self.threads:
+            t.join()
+        return self.accepted
+
+
+def test_rolling_every_process_under_load_loses_nothing(make_cluster):
+    c = make_cluster().wait_ready()
+    load = Load(c)
+    for process in c.apis + c.schedulers + c.runners:
+        load.grow()
+        process.stop()
+        load.grow(10)
+        process.start()
+        if process in c.runners:
+            wait_until(lambda p=process: "runner is ready" in p.log_text()
+                       .rpartition("draining")[2], what="the runner is back")
+        else:
+            process.wait_ready()
+    load.grow()
+    accepted = load.finish()
+    assert len({t for t, _ in accepted}) == len(accepted) >= 300
+    client = Client(c.apis[0].port)
+    for task_id, word in accepted:
+        task = client.wait(task_id, 120)
+        assert (task["status"], task["stdout"]) == ("done", f"{word}\n"), task
+        assert task["attempt"] == 1, f"an orderly end costs no attempt: {task}"
