@@ -579,13 +579,16 @@ void connection_heartbeat(struct connection *c, const struct connection_counters
 		send_frame(c, KILN__FRAME__KIND_HEARTBEAT, &m);
 }
 
-void connection_tell_orphaned(struct connection *c, const struct uuid *task, uint64_t owner)
+bool connection_tell_orphaned(struct connection *c, const struct uuid *task, uint64_t owner)
 {
 	Kiln__Orphaned m = KILN__ORPHANED__INIT;
 
+	if (!c->owner || over(c))
+		return false;
 	codec_put_id(task, &m.task);
 	m.owner = owner;
 	send_frame(c, KILN__FRAME__KIND_ORPHANED, &m);
+	return true;
 }
 
 void connection_end_silent(struct connection *c)

@@ -59,8 +59,9 @@ void connection_free(struct connection *c);
 
 void connection_heartbeat(struct connection *c, const struct connection_counters *n);
 
-/* To the scheduler: a task of another one, who is gone. */
-void connection_tell_orphaned(struct connection *c, const struct uuid *task, uint64_t owner);
+/* To the scheduler: a task of another one, who is gone. False where it is of a version that does
+ * not know of such. */
+bool connection_tell_orphaned(struct connection *c, const struct uuid *task, uint64_t owner);
 
 /* Ends the connection where nothing came for three times the lease: a scheduler that lives renews
  * it also while it has no tasks here. */

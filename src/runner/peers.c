@@ -116,10 +116,9 @@ static void on_orphaned(void *ctx, const struct uuid *task, uint64_t owner)
 	struct peer *peer;
 
 	LIST_FOREACH (peer, &from->peers->all, link) {
-		if (peer == from || !peer->open)
-			continue;
-		connection_tell_orphaned(peer->connection, task, owner);
-		return;
+		if (peer != from && peer->open &&
+		    connection_tell_orphaned(peer->connection, task, owner))
+			return;
 	}
 }
 

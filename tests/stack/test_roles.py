@@ -133,6 +133,20 @@ def test_list_of_runners_is_read_again(make_cluster):
     assert c.client().run("bash", "echo 3")["pod"] == "r1"
 
 
+def test_tasks_of_a_killed_scheduler_run_again_at_once(make_cluster):
+    c = make_cluster(apis=1, runners=1, config=["--lease-ms=60s"]).wait_ready()
+    ids = [c.client().submit("bash", "sleep 2; echo $$") for _ in range(2)]
+    for task_id in ids:
+        c.client().until_running(task_id)
+    # The runner kills what it ran for the one that is gone, and tells the other: a lease would be
+    # a minute. Whose the tasks are does not show, so both schedulers go, one after the other.
+    for scheduler in c.schedulers:
+        scheduler.kill()
+        scheduler.start().wait_ready()
+    tasks = [c.client().wait(t, 30) for t in ids]
+    assert all(t["status"] == "done" and t["attempt"] >= 2 for t in tasks), tasks
+
+
 class Load:
     """Submits without pause, through whatever API answers, and remembers each 201."""
 

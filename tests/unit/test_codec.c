@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "wire/codec.h"
 
+#include "base/fs.h"
+
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -219,6 +223,51 @@ static void codec_numbers_out_of_range_are_refused(void **state)
 	assert_int_equal(codec_get_id(&id, &u), -EBADMSG);
 }
 
+/* What version 0.1.0 stored, and what a later one may store: with a field that is not known. */
+static void read_recorded(const char *name, struct buf *b, bool later)
+{
+	static const char unknown[] = {(char)0xc0, 0x3e, 0x07}; /* field 1000: 7 */
+	char path[256];
+
+	buf_init(b, 4096);
+	(void)snprintf(path, sizeof path, KILN_SOURCE_ROOT "/tests/recorded/1/%s", name);
+	assert_int_equal(fs_read_file(AT_FDCWD, path, b, NULL), 0);
+	if (later)
+		assert_int_equal(buf_append(b, unknown, sizeof unknown), 0);
+}
+
+static void codec_recorded_bytes_stay_readable(void **state)
+{
+	(void)state;
+	for (int later = 0; later < 2; later++) {
+		struct task_spec *spec = NULL;
+		struct task_result *result = NULL;
+		struct buf b;
+
+		read_recorded("spec", &b, later);
+		assert_int_equal(codec_unpack_spec(b.data, b.len, &spec, NULL), 0);
+		assert_string_equal(spec->tenant, "default");
+		assert_int_equal(spec->class, TASK_CLASS_HIGH);
+		assert_string_equal(spec->program.language, "c");
+		assert_int_equal(spec->program.n_files, 1);
+		assert_int_equal(spec->n_runs, 1);
+		assert_string_equal(spec->runs[0].args[0], "recorded");
+		assert_string_equal(spec->runs[0].stdin_data.data, "12");
+		assert_int_equal(spec->runs[0].limits.cpu_ms, 2000);
+		buf_fini(&b);
+		read_recorded("result", &b, later);
+		assert_int_equal(codec_unpack_result(b.data, b.len, &result, NULL), 0);
+		assert_int_equal(result->outcome, TASK_OUTCOME_RUNTIME_ERROR);
+		assert_int_equal(result->n_runs, 1);
+		assert_int_equal(result->runs[0].exit_code, 3);
+		assert_string_equal(result->runs[0].output[TASK_STDOUT].data, "144 recorded\n");
+		assert_string_equal(result->pod, "local-0");
+		buf_fini(&b);
+		task_spec_free(spec);
+		task_result_free(result);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -226,6 +275,7 @@ int main(void)
 		cmocka_unit_test(codec_task_keeps_names_and_result_but_no_contents),
 		cmocka_unit_test(codec_result_without_compile_has_none),
 		cmocka_unit_test(codec_damaged_bytes_are_refused_or_harmless),
+		cmocka_unit_test(codec_recorded_bytes_stay_readable),
 		cmocka_unit_test(codec_numbers_out_of_range_are_refused),
 	};
 
