@@ -132,6 +132,12 @@ static int client_connect(struct load *l, size_t i)
 	return 0;
 }
 
+static int client_reconnect(struct load *l, size_t i)
+{
+	cleanup_close(&l->clients[i].fd);
+	return client_connect(l, i);
+}
+
 static int client_write(struct load *l, struct client *c)
 {
 	while (c->busy && c->sent < c->request.len) {
@@ -228,6 +234,8 @@ static int client_read(struct load *l, size_t i)
 			return 0;
 		if (n < 0)
 			return fail("receive", -errno);
+		if (n == 0 && !c->busy) /* it was silent for as long as a server bears */
+			return client_reconnect(l, i);
 		if (n == 0)
 			return fail("go on: the server closed a connection", -ECONNRESET);
 		if (!c->busy || buf_append(&c->answer, chunk, (size_t)n) < 0)

@@ -216,7 +216,7 @@ class Cluster(Kiln):
         self.start(name, [self.program("kiln"), *argv, "--config", self.path("kiln.yaml")])
 
     def start_scheduler(self, i):
-        self.role(f"scheduler{i}", "scheduler", "--metrics_listen",
+        self.role(f"scheduler{i}", "scheduler", "--metrics-listen",
                   f"127.0.0.1:{self.metrics_ports[i]}")
 
     def __enter__(self):
@@ -227,7 +227,7 @@ class Cluster(Kiln):
         for i in range(self.runners):
             port, key = free_port(), self.path(f"r{i}.key")
             subprocess.run([self.program("kiln"), "runner-key", f"r{i}", "--secret-file", secret,
-                            "--output", key], check=True, env=CLEAN_ENV)
+                            "--out", key], check=True, env=CLEAN_ENV)
             self.start(f"runner{i}", [
                 self.program("kiln-runner"), "--listen", f"127.0.0.1:{port}", "--key-file", key,
                 "--name", f"r{i}", "--slots", str(self.slots), "--languages",
