@@ -15,8 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A bus may lose a message: whoever waits looks again after this, then after twice as long. */
-enum { LOOK_AGAIN_MS = 1000 };
+/* A bus may lose a message: whoever waits looks again after a second, then after twice as long. A
+ * bus that is down tells nothing: then everybody goes on looking. */
+enum { LOOK_AGAIN_MS = 1000, LOOK_SOON_MS = 250, LOOK_DOWN_MAX_MS = 1000 };
 
 struct wait_group {
 	struct uuid id;
@@ -127,6 +128,8 @@ static void wait_on(struct lookup *l)
 	int64_t left_ms = (l->until_us - clock_monotonic_us() + 999) / 1000;
 	uint64_t ms = left_ms > 0 ? (uint64_t)left_ms : 0;
 
+	if (!bus_is_up(l->api->cfg.bus, NULL) && l->look_again_ms > LOOK_DOWN_MAX_MS)
+		l->look_again_ms = LOOK_DOWN_MAX_MS;
 	if (ms > l->look_again_ms)
 		ms = l->look_again_ms;
 	l->look_again_ms *= 2;
@@ -301,10 +304,33 @@ static void on_finished(void *ctx, enum bus_topic topic, const struct uuid *id, 
 		look(l);
 }
 
+/* Those who wait look soon: something may have been missed. One that is reading does so when it has
+ * read. */
+static void on_bus_changed(void *ctx, bool up, const char *text)
+{
+	struct api *a = ctx;
+	struct wait_group *g;
+	struct lookup *l;
+	size_t cursor;
+
+	(void)up;
+	(void)text;
+	MAP_FOREACH (g, cursor, &a->waits) {
+		LIST_FOREACH (l, &g->lookups, link) {
+			l->look_again_ms = LOOK_SOON_MS;
+			if (!l->reading)
+				wait_on(l);
+		}
+	}
+}
+
 int result_start(struct api *a)
 {
+	int r;
+
 	map_init(&a->waits);
-	return bus_subscribe(a->cfg.bus, BUS_FINISHED, on_finished, a);
+	r = bus_subscribe(a->cfg.bus, BUS_FINISHED, on_finished, a);
+	return r < 0 ? r : bus_watch(a->cfg.bus, on_bus_changed, a);
 }
 
 void result_stop(struct api *a)
@@ -314,6 +340,7 @@ void result_stop(struct api *a)
 	size_t cursor;
 
 	bus_unsubscribe(a->cfg.bus, BUS_FINISHED, on_finished, a);
+	bus_unwatch(a->cfg.bus, on_bus_changed, a);
 	MAP_FOREACH (g, cursor, &a->waits) {
 		LIST_FOREACH (l, &g->lookups, link) {
 			l->last = true;

@@ -27,13 +27,19 @@ struct bus_subscriber {
 	void *ctx;
 };
 
+enum { BUS_WATCHERS_MAX = 4 };
+
+struct bus_watcher {
+	bus_watch_cb cb; /* NULL: free */
+	void *ctx;
+};
+
 /* First member of every implementation. */
 struct bus {
 	const struct bus_ops *ops;
 	struct bus_subscriber subscribers[_BUS_TOPIC_MAX][BUS_SUBSCRIBERS_MAX];
 	struct defer *defer;
-	bus_watch_cb watch;
-	void *watch_ctx;
+	struct bus_watcher watchers[BUS_WATCHERS_MAX];
 
 	bool is_closing;
 	struct deferred closing;
@@ -48,6 +54,8 @@ int bus_init(struct bus *b, uv_loop_t *loop, struct err *e);
 
 void bus_deliver(struct bus *b, enum bus_topic topic, const struct uuid *id, const void *payload,
 		 size_t len);
+
+void bus_tell_watchers(const struct bus *b, bool up, const char *text);
 
 /* The last step of close: frees b, which is what malloc gave, and tells closed. */
 void bus_free(struct bus *b);

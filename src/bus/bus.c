@@ -156,8 +156,27 @@ bool bus_is_up(const struct bus *b, struct buf *why)
 	return !b->ops->is_up || b->ops->is_up(b, why);
 }
 
-void bus_watch(struct bus *b, bus_watch_cb cb, void *ctx)
+int bus_watch(struct bus *b, bus_watch_cb cb, void *ctx)
 {
-	b->watch = cb;
-	b->watch_ctx = ctx;
+	for (size_t i = 0; i < BUS_WATCHERS_MAX; i++) {
+		if (b->watchers[i].cb)
+			continue;
+		b->watchers[i] = (struct bus_watcher){cb, ctx};
+		return 0;
+	}
+	return -ENOSPC;
+}
+
+void bus_unwatch(struct bus *b, bus_watch_cb cb, void *ctx)
+{
+	for (size_t i = 0; i < BUS_WATCHERS_MAX; i++)
+		if (b->watchers[i].cb == cb && b->watchers[i].ctx == ctx)
+			b->watchers[i] = (struct bus_watcher){0};
+}
+
+void bus_tell_watchers(const struct bus *b, bool up, const char *text)
+{
+	for (size_t i = 0; i < BUS_WATCHERS_MAX; i++)
+		if (b->watchers[i].cb)
+			b->watchers[i].cb(b->watchers[i].ctx, up, text);
 }

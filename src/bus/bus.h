@@ -46,6 +46,7 @@ void bus_publish(struct bus *b, enum bus_topic topic, const struct uuid *id, con
  * looked at, and why gets the reason; it may be NULL. */
 bool bus_is_up(const struct bus *b, struct buf *why);
 
-/* Called from the loop each time that changes, or its reason does: for the log. */
+/* Called from the loop each time that changes, or its reason does. At most 4 watchers; -ENOSPC. */
 typedef void (*bus_watch_cb)(void *ctx, bool up, const char *text);
-void bus_watch(struct bus *b, bus_watch_cb cb, void *ctx);
+int bus_watch(struct bus *b, bus_watch_cb cb, void *ctx);
+void bus_unwatch(struct bus *b, bus_watch_cb cb, void *ctx);

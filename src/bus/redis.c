@@ -112,11 +112,10 @@ static void on_changed(void *ctx, bool up, const char *text)
 {
 	struct remote *b = ctx;
 
-	if (!b->base.watch || b->base.is_closing || (up && !is_up(b)) ||
-	    strcmp(b->told.msg, text) == 0)
+	if (b->base.is_closing || (up && !is_up(b)) || strcmp(b->told.msg, text) == 0)
 		return;
 	(void)err_set(&b->told, -EAGAIN, "%s", text);
-	b->base.watch(b->base.watch_ctx, up, text);
+	bus_tell_watchers(&b->base, up, text);
 }
 
 static void name_channels(struct remote *b)

@@ -47,7 +47,7 @@ int parts_open(uv_loop_t *loop, const struct config *cfg, struct parts *p, struc
 	r = bus_open(loop, cfg->cache, &p->bus, e);
 	if (r < 0)
 		return err_wrap(e, r, "could not open the bus");
-	bus_watch(p->bus, on_bus_changed, NULL);
+	(void)bus_watch(p->bus, on_bus_changed, NULL);
 	return 0;
 }
 

@@ -130,7 +130,7 @@ static void open_pair(struct pair *p, const char *at, const char *at_b)
 {
 	p->a = open_bus(&p->loop, at, &p->heard_by_a);
 	p->b = open_bus(&p->loop, at_b, &p->heard_by_b);
-	bus_watch(p->a, on_change, p);
+	(void)bus_watch(p->a, on_change, p);
 	wait_until(&p->loop, p->a, true);
 	wait_until(&p->loop, p->b, true);
 }
