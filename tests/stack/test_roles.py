@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kiln as separate processes: they start, refuse, share runners, and are rolled under a load."""
 
+import contextlib
 import http.client
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -105,6 +107,33 @@ def test_schedulers_share_the_slots_of_one_runner(make_cluster):
     ids = [c.client().submit("bash", f"sleep 0.2; echo {i}") for i in range(12)]
     assert [c.client().wait(t)["stdout"] for t in ids] == [f"{i}\n" for i in range(12)]
     assert all(c.client().result(t)["attempt"] == 1 for t in ids), "busy costs no attempt"
+
+
+def test_strangers_at_a_runner_go_and_keep_nobody_out(make_cluster):
+    c = make_cluster(apis=1, schedulers=1, runners=1).wait_ready()
+    port = c.runners[0].port
+    silent = [socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) for _ in range(150)]
+    try:
+        for garbage in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff" + bytes(70000), bytes(16)):
+            with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as s:
+                s.sendall(garbage)
+                s.shutdown(socket.SHUT_WR)
+                with contextlib.suppress(ConnectionError):
+                    while s.recv(4096):
+                        pass
+        assert c.client().run("bash", "echo still here")["stdout"] == "still here\n"
+        late = c.scheduler("late").wait_ready()  # also one that comes only now
+        for s in silent:
+            with contextlib.suppress(ConnectionResetError):
+                assert s.recv(1) == b"", "nothing is told to who has not shown the key"
+        c.schedulers[0].stop()
+        assert c.client().run("bash", "echo and here")["stdout"] == "and here\n"
+        late.stop()
+    finally:
+        for s in silent:
+            s.close()
+    log = c.runners[0].log_text().count("before it was greeted")
+    assert 1 <= log < 30, "strangers do not fill the log"
 
 
 def test_list_of_runners_is_read_again(make_cluster):
