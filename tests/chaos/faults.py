@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can happen to a cluster: each fault begins, lasts, and is over when its function returns."""
+
+import os
+import signal
+import subprocess
+import time
+
+from load import ROOT, sql
+from harness import descendants, wait_until
+
+SERVERS = ("postgres", "rabbitmq", "redis")
+STOPPED_S = float(os.environ.get("KILN_CHAOS_STOP_SECONDS", "6"))
+
+
+def stack(*args):
+    return subprocess.run([os.path.join(ROOT, "tools", "stack.sh"), *args], check=True, timeout=180,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True).stdout
+
+
+def server_pid(name):
+    return int(stack("status", name).rpartition("pid ")[2])
+
+
+# ---- Kiln's own processes ----
+
+def kill_process(process):
+    process.kill()
+    time.sleep(0.3)
+    process.start()
+    if "kiln-runner" not in process.argv[0]:
+        process.wait_ready()
+
+
+def stop_process(process):
+    os.kill(process.process.pid, signal.SIGSTOP)
+    try:
+        time.sleep(STOPPED_S)
+    finally:
+        os.kill(process.process.pid, signal.SIGCONT)
+
+
+# ---- servers ----
+
+def kill_server(name):
+    stack("kill", name)
+    time.sleep(0.5)
+    stack("up", name)
+
+
+def stop_server(name):
+    """Stands still with all that it has started, sessions of PostgreSQL too."""
+    pid = server_pid(name)
+    pids = [pid, *descendants(pid)]
+    for one in pids:
+        try:
+            os.kill(one, signal.SIGSTOP)
+        except ProcessLookupError:
+            pass
+    try:
+        time.sleep(STOPPED_S)
+    finally:
+        for one in reversed(pids):
+            try:
+                os.kill(one, signal.SIGCONT)
+            except ProcessLookupError:
+                pass
+
+
+# ---- connections and the like ----
+
+def redis_cli(cluster, *args):
+    port = cluster.shared[2].rpartition("/")[0].rpartition(":")[2]
+    return subprocess.run(["redis-cli", "-p", port, *args], check=True, timeout=60,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+
+
+def cut_postgres(cluster):
+    for _ in range(5):
+        sql(cluster, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                     " WHERE application_name = 'kiln' AND pid <> pg_backend_pid()")
+        time.sleep(0.4)
+
+
+def cut_rabbitmq(cluster):
+    del cluster
+    for _ in range(3):
+        stack("rabbitmqctl", "close_all_connections", "cut by a test")
+        time.sleep(0.7)
+
+
+def cut_redis(cluster):
+    for kind in ("normal", "pubsub") * 3:
+        redis_cli(cluster, "CLIENT", "KILL", "TYPE", kind)
+        time.sleep(0.3)
+
+
+def slow_redis(cluster):
+    for _ in range(4):
+        redis_cli(cluster, "DEBUG", "SLEEP", "0.7")
+        time.sleep(0.2)
+
+
+def memory_alarm(cluster):
+    del cluster
+    stack("rabbitmqctl", "set_vm_memory_high_watermark", "absolute", "1MB")
+    try:
+        time.sleep(4)
+    finally:
+        stack("rabbitmqctl", "set_vm_memory_high_watermark", "absolute", "1GB")
+
+
+def empty_broker(cluster):
+    """All messages are gone, as after the loss of its disk."""
+    listed = stack("rabbitmqctl", "list_queues", "name")
+    for name in listed.split():
+        if name.startswith(cluster.name) and "dead" not in name:
+            stack("rabbitmqctl", "purge_queue", name)
+
+
+def delete_queues(cluster):
+    """The queues themselves are gone, under those who consume from them."""
+    listed = stack("rabbitmqctl", "list_queues", "name")
+    for name in listed.split():
+        if name.startswith(cluster.name) and "dead" not in name:
+            stack("rabbitmqctl", "delete_queue", name)
+
+
+def replay_deliveries(cluster):
+    """Everything that waits or runs is published again: each message comes twice and more."""
+    for _ in range(4):
+        sql(cluster, "INSERT INTO outbox (id, tenant, language, class, since)"
+                     " SELECT id, tenant, language, class, 0 FROM live ON CONFLICT DO NOTHING")
+        time.sleep(0.5)
+
+
+CUTS = (cut_postgres, cut_rabbitmq, cut_redis, slow_redis, memory_alarm, empty_broker, delete_queues,
+        replay_deliveries)
+
+
+def ready_again(cluster):
+    def all_ready():
+        try:
+            return all(p.get("/readyz").status == 200 for p in cluster.apis + cluster.schedulers)
+        except OSError:
+            return False
+    wait_until(all_ready, 60, every=0.2, what="every process ready again")
