@@ -91,3 +91,12 @@ bool uuid_eq(const struct uuid *a, const struct uuid *b)
 {
 	return memcmp(a, b, sizeof *a) == 0;
 }
+
+int64_t uuid7_time_us(const struct uuid *id)
+{
+	int64_t ms = 0;
+
+	for (int i = 0; i < 6; i++)
+		ms = ms << 8 | id->bytes[i];
+	return ms * 1000;
+}

@@ -21,6 +21,9 @@ void uuid7_new(struct uuid *ret_id);
 /* The smallest id that a task made at that time could have; for ranges by time. */
 void uuid7_floor(int64_t wall_us, struct uuid *ret_id);
 
+/* The wall clock's time that is in it, of a whole millisecond. */
+int64_t uuid7_time_us(const struct uuid *id);
+
 void uuid_format(const struct uuid *id, char dst[static UUID_TEXT_MAX]);
 
 /* The 36-character form, either case. 0 or -EINVAL. */

@@ -72,7 +72,7 @@ int pg_schema_setup(const struct pg_url *u, enum pg_setup what, int *ret_from, i
 
 #define PG_DAY_US INT64_C(86400000000)
 
-enum { PG_PARAMS_MAX = 16, PG_PACKED_MAX = 64 * 1024 * 1024 };
+enum { PG_PARAMS_MAX = 16, PG_ARRAYS_MAX = 4, PG_PACKED_MAX = 64 * 1024 * 1024 };
 
 /* Parameters of one statement, in binary form. What is given by pointer must live until it is
  * sent. */
@@ -83,6 +83,8 @@ struct pg_params {
 	char numbers[PG_PARAMS_MAX][8];
 	struct uuid ids[2];		/* for verbs that make some */
 	struct buf head, whole, packed; /* for packing, kept between requests */
+	struct buf arrays[PG_ARRAYS_MAX];
+	int n_arrays;
 };
 
 void pg_params_init(struct pg_params *p);
@@ -97,8 +99,13 @@ void pg_add_text(struct pg_params *p, const char *text); /* NULL adds NULL */
 void pg_add_bytes(struct pg_params *p, const void *bytes, size_t len);
 void pg_add_null(struct pg_params *p);
 void pg_add_id(struct pg_params *p, const struct uuid *id);
+/* Arrays: begun with the number of elements, each appended, then added as a parameter; which gives
+ * -ENOMEM where one of these had no memory. */
+struct buf *pg_array_begin(struct pg_params *p, Oid type, size_t n);
+void pg_array_append(struct buf *array, const void *bytes, size_t len);
+int pg_add_array(struct pg_params *p, const struct buf *array);
 int pg_add_ids(struct pg_params *p, const struct uuid *ids, size_t n);
-int pg_add_i64s(struct pg_params *p, const uint64_t *numbers, size_t n); /* an array; or -ENOMEM */
+int pg_add_i64s(struct pg_params *p, const uint64_t *numbers, size_t n);
 
 /* Packs, compresses what is big, and adds two parameters: the head, NULL where the whole is small
  * enough to be read in its place, and the whole. A result may be NULL, and adds two NULLs. */
@@ -115,7 +122,8 @@ int pg_state(const PGresult *res, int row, int col, enum task_state *ret_state);
 int pg_spec(const PGresult *res, int row, int col, bool contents, struct task_spec *ret_spec);
 int pg_result(const PGresult *res, int row, int col, bool outputs, struct task_result **ret_result);
 int pg_text(const PGresult *res, int row, int col, char *dst, size_t size);
-/* All rows: id, class, language, tenant, state. *ret_tickets stays NULL where there are none. */
+/* All rows: id, class, language, tenant, state; then, where there are more columns, traceparent,
+ * queued, and whether it is in the outbox. *ret_tickets stays NULL where there are none. */
 int pg_ticket(const PGresult *res, int row, struct store_ticket *t);
 int pg_tickets(const PGresult *res, struct store_ticket **ret_tickets, size_t *ret_n);
 
@@ -145,6 +153,9 @@ enum pg_sql {
 	PG_SQL_PRUNE,
 	PG_SQL_OUTBOX_TAKE,
 	PG_SQL_OUTBOX_DONE,
+	PG_SQL_OUTBOX_PUT,
+	PG_SQL_OUTBOX_COUNT,
+	PG_SQL_LIVE,
 	_PG_SQL_MAX,
 	PG_SQL_NONE = _PG_SQL_MAX
 };
@@ -185,7 +196,8 @@ extern const struct pg_verb pg_verb_insert, pg_verb_claim, pg_verb_renew, pg_ver
 extern const struct pg_verb pg_verb_get, pg_verb_list, pg_verb_scan, pg_verb_key_add,
 	pg_verb_key_revoke, pg_verb_key_list, pg_verb_probe;
 extern const struct pg_verb pg_verb_tenant_set, pg_verb_tenant_list, pg_verb_count_queued;
-extern const struct pg_verb pg_verb_outbox_take, pg_verb_outbox_done, pg_verb_days;
+extern const struct pg_verb pg_verb_outbox_take, pg_verb_outbox_done, pg_verb_outbox_put,
+	pg_verb_outbox_count, pg_verb_live, pg_verb_days;
 
 /* What an SQLSTATE means to callers. */
 int pg_code(const char *sqlstate);

@@ -137,6 +137,12 @@ static const struct migration {
 	    " running bigint NOT NULL"
 	    ");"
 	    "CREATE INDEX live_by_tenant ON live (tenant);"},
+	/* Classes apart; and what is needed to queue a task again, as it was. */
+	{2, "CREATE INDEX outbox_by_stream ON outbox (tenant, language, class, id);"
+	    "DROP INDEX outbox_by_tenant;"
+	    "ALTER TABLE outbox SET (fillfactor = 70);"
+	    "ALTER TABLE live ADD COLUMN queued bigint NOT NULL DEFAULT 0,"
+	    " ADD COLUMN traceparent text;"},
 };
 
 enum {

@@ -27,6 +27,8 @@ enum {
 	TEXT = 25,
 	UUID = 2950,
 	UUIDS = 2951,
+	INT2S = 1005,
+	TEXTS = 1009,
 	INT8S = 1016
 };
 
@@ -37,10 +39,22 @@ enum {
 #define INSERT_TASK(from)                                                                          \
 	"t AS (INSERT INTO task (id, tenant, language, class, created, deadline, head, whole)"     \
 	" SELECT $1, $2, $3, $4, $5, $6, $7, $8 " from " ON CONFLICT DO NOTHING RETURNING id),"    \
-	" l AS (INSERT INTO live (id, tenant, language, class, deadline)"                          \
-	" SELECT id, $2, $3, $4, $6 FROM t),"                                                      \
+	" l AS (INSERT INTO live (id, tenant, language, class, deadline, traceparent)"             \
+	" SELECT id, $2, $3, $4, $6, $10 FROM t),"                                                 \
 	" o AS (INSERT INTO outbox (id, tenant, language, class, since)"                           \
-	" SELECT id, $2, $3, $4, $5 FROM t WHERE $9)"
+	" SELECT id, $2, $3, $4, $9 FROM t WHERE $9 IS NOT NULL)"
+
+/* The streams that have something in the outbox: a walk over the index from one to the next, since
+ * DISTINCT would read all rows of each. */
+#define STREAMS                                                                                    \
+	"WITH RECURSIVE g AS ((SELECT tenant, language, class FROM outbox"                         \
+	" ORDER BY tenant, language, class LIMIT 1) UNION ALL"                                     \
+	" SELECT n.tenant, n.language, n.class FROM g CROSS JOIN LATERAL"                          \
+	" (SELECT o.tenant, o.language, o.class FROM outbox AS o"                                  \
+	" WHERE (o.tenant, o.language, o.class) > (g.tenant, g.language, g.class)"                 \
+	" ORDER BY o.tenant, o.language, o.class LIMIT 1) AS n)"
+
+#define TICKET "id, class, language, tenant, state, traceparent, queued"
 
 #define IN_TIME(now) "(deadline = 0 OR deadline >= " now ")"
 #define LATE(now)    "deadline > 0 AND deadline < " now
@@ -59,21 +73,22 @@ const struct pg_statement pg_statements[_PG_SQL_MAX] = {
 	[PG_SQL_LOCK] = {"lock", "SELECT 1 FROM live WHERE id = $1 FOR UPDATE", TYPES(UUID),
 			 IN(PG_WRITE)},
 	[PG_SQL_INSERT] = {"insert", "WITH " INSERT_TASK("") " SELECT count(*) FROM t",
-			   TYPES(UUID, TEXT, TEXT, INT2, INT8, INT8, BYTEA, BYTEA, BOOL),
+			   TYPES(UUID, TEXT, TEXT, INT2, INT8, INT8, BYTEA, BYTEA, INT8, TEXT),
 			   IN(PG_WRITE)},
 	/* DO UPDATE in any case, for its RETURNING gives the row as it is now: a SELECT would not
 	 * see the row of somebody who was waited for. */
 	[PG_SQL_INSERT_KEYED] =
 		{"insert_keyed",
 		 "WITH k AS (INSERT INTO idempotency AS i (tenant, key, hash, task, expires)"
-		 " VALUES ($2, $10, $11, $1, $12) ON CONFLICT (tenant, key) DO UPDATE SET"
-		 " hash = CASE WHEN i.expires <= $5 THEN $11 ELSE i.hash END,"
+		 " VALUES ($2, $11, $12, $1, $13) ON CONFLICT (tenant, key) DO UPDATE SET"
+		 " hash = CASE WHEN i.expires <= $5 THEN $12 ELSE i.hash END,"
 		 " task = CASE WHEN i.expires <= $5 THEN $1 ELSE i.task END,"
-		 " expires = CASE WHEN i.expires <= $5 THEN $12 ELSE i.expires END"
+		 " expires = CASE WHEN i.expires <= $5 THEN $13 ELSE i.expires END"
 		 " RETURNING task, hash), " INSERT_TASK(
 			 "FROM k WHERE k.task = $1") " SELECT (SELECT count(*) FROM t), k.task, "
 						     "k.hash FROM k",
-		 TYPES(UUID, TEXT, TEXT, INT2, INT8, INT8, BYTEA, BYTEA, BOOL, TEXT, BYTEA, INT8),
+		 TYPES(UUID, TEXT, TEXT, INT2, INT8, INT8, BYTEA, BYTEA, INT8, TEXT, TEXT, BYTEA,
+		       INT8),
 		 IN(PG_WRITE)},
 	[PG_SQL_CLAIM] =
 		{"claim",
@@ -128,7 +143,7 @@ const struct pg_statement pg_statements[_PG_SQL_MAX] = {
 		 " WHERE id = $1 AND state = 1"
 		 " AND CASE WHEN $8 = 0 THEN attempt = $2 ELSE owner = $8 END),"
 		 " back AS (UPDATE live AS l SET state = 0, owner = 0, until = 0, started = 0,"
-		 " attempt = l.attempt - CASE WHEN $3 THEN 0 ELSE 1 END"
+		 " queued = $4, attempt = l.attempt - CASE WHEN $3 THEN 0 ELSE 1 END"
 		 " FROM r WHERE l.id = r.id AND r.state = 0"
 		 " RETURNING l.id, l.tenant, l.language, l.class),"
 		 " boxed AS (INSERT INTO outbox (id, tenant, language, class, since)"
@@ -198,8 +213,8 @@ const struct pg_statement pg_statements[_PG_SQL_MAX] = {
 		 " WHERE t.id = $1 AND ($4 IS NULL OR t.tenant = $4)",
 		 TYPES(UUID, BOOL, BOOL, TEXT), IN(PG_READ)},
 	[PG_SQL_SCAN] = {"scan",
-			 "SELECT id, class, language, tenant, state FROM live"
-			 " WHERE state = 0 AND id > $1 ORDER BY id LIMIT $2",
+			 "SELECT " TICKET ", EXISTS (SELECT 1 FROM outbox AS o WHERE o.id = l.id)"
+			 " FROM live AS l WHERE state = 0 AND id > $1 ORDER BY id LIMIT $2",
 			 TYPES(UUID, INT8), IN(PG_READ)},
 	/* Two sweepers pass each other by, and neither waits for a claim. */
 	[PG_SQL_SWEEP] =
@@ -215,7 +230,7 @@ const struct pg_statement pg_statements[_PG_SQL_MAX] = {
 			       " l.class, l.language, l.tenant, 4::smallint AS state, l.attempt,"
 			       " 0::bigint AS started),"
 			       " back AS (UPDATE live AS l SET state = 0, owner = 0, until = 0, "
-			       "started = 0"
+			       "started = 0, queued = $1"
 			       " FROM lost WHERE l.id = lost.id AND NOT l.cancelling AND l.attempt "
 			       "< $4"
 			       " RETURNING l.id, l.class, l.language, l.tenant, l.state, "
@@ -249,19 +264,47 @@ const struct pg_statement pg_statements[_PG_SQL_MAX] = {
 		 " FROM idempotency WHERE expires <= $3 LIMIT $2)))"
 		 " SELECT count(*) FROM old",
 		 TYPES(INT8, INT8, INT8, UUID, UUID), IN(PG_UPKEEP)},
-	/* A tenant with many does not stand before another with few. */
+	/* A tenant with many does not stand before another with few. Only rows that nobody else
+	 * holds are locked, of both tables, so that this waits for no one. What is running was
+	 * published, and is looked at again; what is final needs no publishing. */
 	[PG_SQL_OUTBOX_TAKE] =
 		{"outbox_take",
-		 "WITH g AS (SELECT DISTINCT tenant, language FROM outbox WHERE since < $1),"
-		 " picked AS (SELECT p.id FROM g CROSS JOIN LATERAL (SELECT o.id FROM outbox AS o"
-		 " WHERE o.tenant = g.tenant AND o.language = g.language AND o.since < $1"
-		 " ORDER BY o.id LIMIT $4) AS p ORDER BY p.id LIMIT $3),"
-		 " free AS (SELECT id FROM outbox WHERE id IN (SELECT id FROM picked)"
-		 " AND since < $1 FOR UPDATE SKIP LOCKED),"
-		 " held AS (UPDATE outbox AS o SET since = $2 FROM free WHERE o.id = free.id"
-		 " RETURNING o.id, o.class, o.language, o.tenant)"
-		 " SELECT id, class, language, tenant, 0::smallint FROM held ORDER BY id",
-		 TYPES(INT8, INT8, INT8, INT8), IN(PG_UPKEEP)},
+		 STREAMS ", picked AS (SELECT p.id FROM g LEFT JOIN unnest($5, $6, $7, $8)"
+			 " AS r (tenant, language, class, room) USING (tenant, language, class)"
+			 " CROSS JOIN LATERAL (SELECT o.id FROM outbox AS o WHERE o.tenant = "
+			 "g.tenant"
+			 " AND o.language = g.language AND o.class = g.class AND o.since < $1"
+			 " ORDER BY o.id LIMIT coalesce(r.room, $4)) AS p ORDER BY p.id LIMIT $3),"
+			 " free AS (SELECT id FROM outbox WHERE id = ANY (ARRAY(SELECT id FROM "
+			 "picked))"
+			 " AND since < $1 FOR UPDATE SKIP LOCKED),"
+			 " ready AS (SELECT id FROM live WHERE id = ANY (ARRAY(SELECT id FROM "
+			 "free))"
+			 " AND state = 0 FOR UPDATE SKIP LOCKED),"
+			 " gone AS (DELETE FROM outbox WHERE id = ANY (ARRAY(SELECT id FROM free))"
+			 " AND NOT EXISTS (SELECT 1 FROM live WHERE live.id = outbox.id)),"
+			 " held AS (UPDATE outbox SET since = $2 WHERE id = ANY (ARRAY(SELECT id "
+			 "FROM free))"
+			 " AND EXISTS (SELECT 1 FROM live WHERE live.id = outbox.id)),"
+			 " taken AS (UPDATE live SET queued = $2 WHERE id = ANY (ARRAY(SELECT id "
+			 "FROM ready))"
+			 " RETURNING " TICKET ") SELECT " TICKET " FROM taken ORDER BY id",
+		 TYPES(INT8, INT8, INT8, INT8, TEXTS, TEXTS, INT2S, INT8S), IN(PG_UPKEEP)},
+	[PG_SQL_OUTBOX_PUT] =
+		{"outbox_put",
+		 "WITH back AS (UPDATE live SET queued = $2 WHERE id IN (SELECT id FROM live"
+		 " WHERE id = ANY ($1) AND state = 0 ORDER BY id FOR UPDATE SKIP LOCKED)"
+		 " RETURNING id, tenant, language, class),"
+		 " boxed AS (INSERT INTO outbox (id, tenant, language, class, since)"
+		 " SELECT id, tenant, language, class, 0 FROM back ON CONFLICT DO NOTHING)"
+		 " SELECT count(*) FROM back",
+		 TYPES(UUIDS, INT8), IN(PG_UPKEEP)},
+	[PG_SQL_OUTBOX_COUNT] = {"outbox_count",
+				 "SELECT (SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT $1) AS "
+				 "o), (SELECT id FROM outbox ORDER BY id LIMIT 1)",
+				 TYPES(INT8), IN(PG_READ)},
+	[PG_SQL_LIVE] = {"live", "SELECT " TICKET " FROM live WHERE id = ANY ($1)", TYPES(UUIDS),
+			 IN(PG_READ)},
 	[PG_SQL_OUTBOX_DONE] = {"outbox_done", "DELETE FROM outbox WHERE id = ANY ($1)",
 				TYPES(UUIDS), IN(PG_WRITE)},
 };

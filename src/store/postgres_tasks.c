@@ -35,7 +35,11 @@ static int bind_insert(struct store_req *req, struct pg_params *p, enum pg_sql *
 	pg_add_i64(p, spec->created_us);
 	pg_add_i64(p, spec->deadline_us);
 	rc = pg_add_spec(p, spec);
-	pg_add_bool(p, use_outbox(req));
+	if (use_outbox(req))
+		pg_add_i64(p, r->left ? 0 : spec->created_us);
+	else
+		pg_add_null(p);
+	pg_add_text(p, spec->traceparent);
 	*ret_sql = PG_SQL_INSERT;
 	if (r->idempotency_key) {
 		*ret_sql = PG_SQL_INSERT_KEYED;
@@ -351,58 +355,3 @@ static int read_prune(struct store_req *req, const PGresult *res)
 }
 
 const struct pg_verb pg_verb_prune = {PG_UPKEEP, NULL, bind_prune, read_prune, NULL};
-
-/* ---- the outbox ---- */
-
-static int bind_outbox_take(struct store_req *req, struct pg_params *p, enum pg_sql *ret_sql,
-			    const char **ret_text)
-{
-	const struct store_outbox_take *r = container_of(req, struct store_outbox_take, req);
-
-	(void)ret_text;
-	pg_add_i64(p, r->before_us);
-	pg_add_i64(p, r->now_us);
-	pg_add_i64(p, (int64_t)r->limit);
-	pg_add_i64(p, (int64_t)r->limit_each);
-	*ret_sql = PG_SQL_OUTBOX_TAKE;
-	return 0;
-}
-
-static int read_outbox_take(struct store_req *req, const PGresult *res)
-{
-	struct store_outbox_take *r = container_of(req, struct store_outbox_take, req);
-
-	return pg_tickets(res, &r->tickets, &r->n);
-}
-
-static void drop_outbox_take(struct store_req *req)
-{
-	struct store_outbox_take *r = container_of(req, struct store_outbox_take, req);
-
-	free(r->tickets);
-	r->tickets = NULL;
-	r->n = 0;
-}
-
-const struct pg_verb pg_verb_outbox_take = {PG_UPKEEP, NULL, bind_outbox_take, read_outbox_take,
-					    drop_outbox_take};
-
-static int bind_outbox_done(struct store_req *req, struct pg_params *p, enum pg_sql *ret_sql,
-			    const char **ret_text)
-{
-	const struct store_outbox_done *r = container_of(req, struct store_outbox_done, req);
-
-	(void)ret_text;
-	*ret_sql = PG_SQL_OUTBOX_DONE;
-	return pg_add_ids(p, r->ids, r->n);
-}
-
-static int read_outbox_done(struct store_req *req, const PGresult *res)
-{
-	(void)req;
-	(void)res;
-	return 0;
-}
-
-const struct pg_verb pg_verb_outbox_done = {PG_WRITE, NULL, bind_outbox_done, read_outbox_done,
-					    NULL};

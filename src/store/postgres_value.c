@@ -4,6 +4,7 @@
 #include "base/str.h"
 #include "wire/codec.h"
 
+#include <assert.h>
 #include <endian.h>
 #include <errno.h>
 #include <string.h>
@@ -31,6 +32,8 @@ void pg_params_init(struct pg_params *p)
 	buf_init(&p->head, PG_PACKED_MAX);
 	buf_init(&p->whole, PG_PACKED_MAX);
 	buf_init(&p->packed, PG_PACKED_MAX);
+	for (int i = 0; i < PG_ARRAYS_MAX; i++)
+		buf_init(&p->arrays[i], PG_PACKED_MAX);
 }
 
 void pg_params_fini(struct pg_params *p)
@@ -38,11 +41,14 @@ void pg_params_fini(struct pg_params *p)
 	buf_fini(&p->head);
 	buf_fini(&p->whole);
 	buf_fini(&p->packed);
+	for (int i = 0; i < PG_ARRAYS_MAX; i++)
+		buf_fini(&p->arrays[i]);
 }
 
 void pg_params_clear(struct pg_params *p)
 {
 	p->n = 0;
+	p->n_arrays = 0;
 }
 
 static void add(struct pg_params *p, const void *value, size_t len)
@@ -104,49 +110,56 @@ void pg_add_id(struct pg_params *p, const struct uuid *id)
 
 /* array_recv() of the server: dimensions, flags, type, size and first index of the one dimension,
  * then each element behind its length. */
-static void begin_array(struct pg_params *p, uint32_t oid, size_t n)
+struct buf *pg_array_begin(struct pg_params *p, Oid type, size_t n)
 {
-	const uint32_t head[] = {htobe32(1), 0, htobe32(oid), htobe32((uint32_t)n), htobe32(1)};
+	const uint32_t head[] = {htobe32(1), 0, htobe32(type), htobe32((uint32_t)n), htobe32(1)};
+	const uint32_t none[] = {0, 0, htobe32(type)};
+	struct buf *array = &p->arrays[p->n_arrays++];
 
-	buf_clear(&p->whole);
-	(void)buf_append(&p->whole, head, sizeof head);
+	assert(p->n_arrays <= PG_ARRAYS_MAX);
+	buf_clear(array);
+	if (n)
+		(void)buf_append(array, head, sizeof head);
+	else
+		(void)buf_append(array, none, sizeof none);
+	return array;
 }
 
-static void add_element(struct pg_params *p, const void *bytes, size_t len)
+void pg_array_append(struct buf *array, const void *bytes, size_t len)
 {
 	const uint32_t each = htobe32((uint32_t)len);
 
-	(void)buf_append(&p->whole, &each, sizeof each);
-	(void)buf_append(&p->whole, bytes, len);
+	(void)buf_append(array, &each, sizeof each);
+	(void)buf_append(array, bytes, len);
 }
 
-static int end_array(struct pg_params *p)
+int pg_add_array(struct pg_params *p, const struct buf *array)
 {
-	pg_add_bytes(p, p->whole.data, p->whole.len);
-	return buf_error(&p->whole);
+	pg_add_bytes(p, array->data, array->len);
+	return buf_error(array);
 }
 
 int pg_add_ids(struct pg_params *p, const struct uuid *ids, size_t n)
 {
 	enum { UUID_OID = 2950 };
+	struct buf *array = pg_array_begin(p, UUID_OID, n);
 
-	begin_array(p, UUID_OID, n);
 	for (size_t i = 0; i < n; i++)
-		add_element(p, ids[i].bytes, sizeof ids[i].bytes);
-	return end_array(p);
+		pg_array_append(array, ids[i].bytes, sizeof ids[i].bytes);
+	return pg_add_array(p, array);
 }
 
 int pg_add_i64s(struct pg_params *p, const uint64_t *numbers, size_t n)
 {
 	enum { INT8_OID = 20 };
+	struct buf *array = pg_array_begin(p, INT8_OID, n);
 
-	begin_array(p, INT8_OID, n);
 	for (size_t i = 0; i < n; i++) {
 		const uint64_t wire = htobe64(numbers[i]);
 
-		add_element(p, &wire, sizeof wire);
+		pg_array_append(array, &wire, sizeof wire);
 	}
-	return end_array(p);
+	return pg_add_array(p, array);
 }
 
 /* ---- packing ---- */
@@ -315,6 +328,13 @@ int pg_ticket(const PGresult *res, int row, struct store_ticket *t)
 	    pg_text(res, row, 3, t->tenant, sizeof t->tenant) < 0)
 		return -EIO;
 	t->class = (enum task_class) class;
+	if (PQnfields(res) > 6) {
+		if (pg_text(res, row, 5, t->traceparent, sizeof t->traceparent) < 0)
+			return -EIO;
+		t->queued_us = pg_number(res, row, 6);
+	}
+	if (PQnfields(res) > 7)
+		t->boxed = pg_number(res, row, 7);
 	return pg_state(res, row, 4, &t->state);
 }
 

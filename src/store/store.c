@@ -5,6 +5,7 @@
 #include "base/str.h"
 #include "base/url.h"
 #include "observe/metrics.h"
+#include "store/outbox.h"
 #include "wire/codec.h"
 
 #include <errno.h>
@@ -122,6 +123,7 @@ static const char *error_kind(int code)
 static bool is_read(int verb)
 {
 	return verb == STORE_VERB_GET || verb == STORE_VERB_LIST || verb == STORE_VERB_SCAN ||
+	       verb == STORE_VERB_OUTBOX_COUNT || verb == STORE_VERB_LIVE ||
 	       verb == STORE_VERB_KEY_LIST || verb == STORE_VERB_TENANT_LIST ||
 	       verb == STORE_VERB_COUNT_QUEUED;
 }
@@ -211,7 +213,8 @@ void store_insert(struct store *s, struct store_insert *r)
 	bool valid =
 		text_fits(spec->tenant, TASK_TENANT_MAX - 1) &&
 		text_fits(spec->program.language, TASK_LANGUAGE_MAX - 1) &&
-		(!r->idempotency_key || text_fits(r->idempotency_key, STORE_IDEMPOTENCY_KEY_MAX));
+		(!r->idempotency_key || text_fits(r->idempotency_key, STORE_IDEMPOTENCY_KEY_MAX)) &&
+		(!spec->traceparent || text_fits(spec->traceparent, STORE_TRACEPARENT_MAX - 1));
 
 	r->existing = false;
 	start(s, &r->req, STORE_VERB_INSERT, valid);
@@ -287,12 +290,33 @@ void store_outbox_take(struct store *s, struct store_outbox_take *r)
 	r->n = 0;
 	start_outbox(s, &r->req, STORE_VERB_OUTBOX_TAKE,
 		     in_range(r->limit, STORE_SWEEP_MAX) &&
-			     in_range(r->limit_each, STORE_SWEEP_MAX));
+			     in_range(r->limit_each, STORE_SWEEP_MAX) &&
+			     r->n_rooms <= STORE_SWEEP_MAX);
 }
 
 void store_outbox_done(struct store *s, struct store_outbox_done *r)
 {
 	start_outbox(s, &r->req, STORE_VERB_OUTBOX_DONE, in_range(r->n, STORE_SWEEP_MAX));
+}
+
+void store_outbox_put(struct store *s, struct store_outbox_put *r)
+{
+	r->n_put = 0;
+	start_outbox(s, &r->req, STORE_VERB_OUTBOX_PUT, in_range(r->n, STORE_SWEEP_MAX));
+}
+
+void store_outbox_count(struct store *s, struct store_outbox_count *r)
+{
+	r->n = 0;
+	r->oldest_us = 0;
+	start_outbox(s, &r->req, STORE_VERB_OUTBOX_COUNT, r->limit >= 1);
+}
+
+void store_live(struct store *s, struct store_live *r)
+{
+	r->tickets = NULL;
+	r->n_live = 0;
+	start_outbox(s, &r->req, STORE_VERB_LIVE, in_range(r->n, STORE_SWEEP_MAX));
 }
 
 void store_key_add(struct store *s, struct store_key_add *r)

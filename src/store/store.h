@@ -87,7 +87,7 @@ int store_migrate(const char *url, int *ret_from, int *ret_to, struct err *e);
 
 /* ---- tasks ---- */
 
-enum { STORE_IDEMPOTENCY_KEY_MAX = 255, STORE_HASH_SIZE = 32 };
+enum { STORE_IDEMPOTENCY_KEY_MAX = 255, STORE_HASH_SIZE = 32, STORE_TRACEPARENT_MAX = 56 };
 
 /* Adds a queued task; -EEXIST where the id is there already. With an idempotency key of the tenant
  * that was seen before, has not expired and whose task is still there: the same body hash gives 0
@@ -98,6 +98,7 @@ struct store_insert {
 	const char *idempotency_key;	    /* in, or NULL */
 	uint8_t body_hash[STORE_HASH_SIZE]; /* in, with a key */
 	int64_t idempotency_expires_us;	    /* in, with a key */
+	bool left;			    /* in: its note in the outbox is a sweeper's at once */
 	bool existing;			    /* out */
 	struct uuid existing_id;	    /* out */
 };
@@ -185,6 +186,10 @@ struct store_ticket {
 	enum task_state state; /* of a sweep or a release: what it became */
 	char language[TASK_LANGUAGE_MAX];
 	char tenant[TASK_TENANT_MAX];
+	/* Of a scan, an outbox_take and a live at PostgreSQL: */
+	char traceparent[STORE_TRACEPARENT_MAX]; /* "": none */
+	int64_t queued_us; /* when it was queued again last; 0: not since it was made */
+	bool boxed;	   /* of a scan: it is in the outbox */
 };
 
 /* Puts a running task back to queued. counts: the attempt was used up; after TASK_ATTEMPTS_MAX of
@@ -253,29 +258,3 @@ struct store_prune {
 	size_t n;	   /* out: tasks removed; equal to limit: call again */
 };
 void store_prune(struct store *s, struct store_prune *r);
-
-/* The outbox, for a queue that may lose what it was given: tasks that became queued and are not yet
- * known to be in the queue. Whoever publishes one calls done when the queue has confirmed it; what
- * was left over is taken by a sweeper. -ENOTSUP where the store has none (SQLite), or was opened
- * without.
- *
- * take gives the oldest of each tenant and language that were noted before a time, and notes them
- * anew, so that no other sweeper takes them until that time has passed them again. */
-struct store_outbox_take {
-	struct store_req req;
-	int64_t before_us;	      /* in */
-	int64_t now_us;		      /* in */
-	size_t limit;		      /* in: 1 to STORE_SWEEP_MAX */
-	size_t limit_each;	      /* in: of one tenant and language, 1 to STORE_SWEEP_MAX */
-	struct store_ticket *tickets; /* out: array of n, oldest first */
-	size_t n;		      /* out */
-};
-void store_outbox_take(struct store *s, struct store_outbox_take *r);
-
-/* Unknown ids are passed over. */
-struct store_outbox_done {
-	struct store_req req;
-	const struct uuid *ids; /* in */
-	size_t n;		/* in: 1 to STORE_SWEEP_MAX */
-};
-void store_outbox_done(struct store *s, struct store_outbox_done *r);

@@ -107,6 +107,7 @@ static void schema_older_refused_until_migrated(void **state)
 	damaged = true;
 	fixture_close(f);
 	(void)run_sql("DROP TABLE outbox, tenant; DROP INDEX live_by_tenant;"
+		      "ALTER TABLE live DROP queued, DROP traceparent;"
 		      "UPDATE kiln_schema SET version = 1, usable_from = 1");
 	assert_refused(f, url, -ESTALE, "schema version 1", "run `kiln migrate`");
 	assert_int_equal(store_migrate(url, &from, &to, &e), 0);
@@ -319,17 +320,23 @@ static size_t take(struct fixture *f, int64_t before_us, size_t limit, size_t ea
 	return r.n;
 }
 
-static void outbox_gives_each_tenant_its_share(void **state)
+static void open_with_outbox(struct fixture *f)
+{
+	struct store_config cfg = {.url = url, .outbox = true};
+
+	fixture_close(f);
+	assert_int_equal(store_open(&f->loop, &cfg, &f->store, NULL), 0);
+}
+
+static void outbox_gives_each_stream_its_share(void **state)
 {
 	struct fixture *f = *state;
-	struct store_config cfg = {.url = url, .outbox = true};
 	struct store_release release = {.attempt = 1, .now_us = NOW_US};
 	struct store_outbox_done done = {.n = 1};
 	struct uuid id;
 
 	assert_int_equal(RUN(outbox_done, f, &done), -ENOTSUP);
-	fixture_close(f);
-	assert_int_equal(store_open(&f->loop, &cfg, &f->store, NULL), 0);
+	open_with_outbox(f);
 	for (int i = 0; i < 20; i++)
 		(void)add_task(f);
 	id = add_task_with(f, &(struct spec_options){.tenant = "other"});
@@ -349,6 +356,95 @@ static void outbox_gives_each_tenant_its_share(void **state)
 	assert_string_equal(run_sql("SELECT count(*) FROM outbox"), "21");
 }
 
+/* Rooms of streams replace the common one; what takes no part keeps its place. */
+static void outbox_takes_by_room(void **state)
+{
+	static const struct store_room rooms[] = {
+		{"acme", "python", TASK_CLASS_NORMAL, 0},
+		{"acme", "python", TASK_CLASS_HIGH, 2},
+		{"nobody", "python", TASK_CLASS_HIGH, 9},
+	};
+	struct store_outbox_take r = {.before_us = NOW_US + 1,
+				      .now_us = NOW_US + 10,
+				      .limit = 100,
+				      .limit_each = 4,
+				      .rooms = rooms,
+				      .n_rooms = ARRAY_SIZE(rooms)};
+	struct fixture *f = *state;
+	int got[_TASK_CLASS_MAX] = {0};
+
+	open_with_outbox(f);
+	for (int i = 0; i < 30; i++)
+		(void)add_task_with(f, &(struct spec_options){.class = (enum task_class)(i % 3)});
+	assert_int_equal(RUN(outbox_take, f, &r), 0);
+	for (size_t i = 0; i < r.n; i++)
+		got[r.tickets[i].class]++;
+	free(r.tickets);
+	assert_int_equal(got[TASK_CLASS_NORMAL], 0);
+	assert_int_equal(got[TASK_CLASS_HIGH], 2);
+	assert_int_equal(got[TASK_CLASS_LOW], 4);
+}
+
+static void outbox_forgets_what_is_final_and_passes_over_what_runs(void **state)
+{
+	struct fixture *f = *state;
+	struct uuid ids[3];
+	struct store_cancel_task cancel = {.now_us = NOW_US};
+
+	open_with_outbox(f);
+	for (int i = 0; i < 3; i++)
+		ids[i] = add_task(f);
+	cancel.id = ids[0];
+	assert_int_equal(RUN(cancel_task, f, &cancel), 0);
+	(void)claim(f, &ids[1]);
+	assert_int_equal(take(f, NOW_US + 1, 100, 100), 1);
+	assert_string_equal(run_sql("SELECT count(*) FROM outbox"), "2");
+	assert_string_equal(
+		run_sql("SELECT count(*) FROM outbox WHERE since = %lld", (long long)NOW_US + 10),
+		"2");
+}
+
+static void outbox_put_notes_what_is_queued(void **state)
+{
+	struct fixture *f = *state;
+	struct store_outbox_count count = {.limit = 10};
+	struct store_scan scan = {.limit = 10};
+	struct store_live live = {.n = 3};
+	struct store_outbox_put put = {.n = 3, .now_us = NOW_US + 5};
+	struct uuid ids[3];
+
+	for (int i = 0; i < 2; i++)
+		ids[i] = add_task(f);
+	uuid7_new(&ids[2]);
+	open_with_outbox(f);
+	assert_int_equal(RUN(outbox_count, f, &count), 0);
+	assert_int_equal(count.n, 0);
+	assert_int_equal(count.oldest_us, 0);
+	(void)claim(f, &ids[1]);
+	put.ids = live.ids = ids;
+	assert_int_equal(RUN(outbox_put, f, &put), 0);
+	assert_int_equal(put.n_put, 1);
+	assert_int_equal(RUN(outbox_put, f, &put), 0);
+	assert_int_equal(RUN(outbox_count, f, &count), 0);
+	assert_int_equal(count.n, 1);
+	assert_int_equal(count.oldest_us, uuid7_time_us(&ids[0]));
+	assert_int_equal(RUN(scan, f, &scan), 0);
+	assert_int_equal(scan.n, 1);
+	assert_true(scan.tickets[0].boxed);
+	assert_int_equal(scan.tickets[0].queued_us, NOW_US + 5);
+	assert_non_null(strstr(scan.tickets[0].traceparent, "0af765"));
+	free(scan.tickets);
+	assert_int_equal(RUN(live, f, &live), 0);
+	assert_int_equal(live.n_live, 2);
+	for (size_t i = 0; i < live.n_live; i++)
+		assert_int_equal(live.tickets[i].state, uuid_eq(&live.tickets[i].id, &ids[0])
+								? TASK_QUEUED
+								: TASK_RUNNING);
+	free(live.tickets);
+	/* What is left to a sweeper is taken at once. */
+	assert_int_equal(take(f, 1, 100, 100), 1);
+}
+
 /* ---- main ---- */
 
 static const struct CMUnitTest own[] = {
@@ -362,7 +458,10 @@ static const struct CMUnitTest own[] = {
 	CASE(old_day_dropped_as_a_whole),
 	CASE(id_of_a_day_without_partition_says_try_again),
 	CASE(statement_that_takes_too_long_says_try_again),
-	CASE(outbox_gives_each_tenant_its_share),
+	CASE(outbox_gives_each_stream_its_share),
+	CASE(outbox_takes_by_room),
+	CASE(outbox_forgets_what_is_final_and_passes_over_what_runs),
+	CASE(outbox_put_notes_what_is_queued),
 	CASE(big_contents_are_compressed),
 	CASE(stored_bytes_that_are_damaged_are_an_error),
 };
