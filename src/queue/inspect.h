@@ -43,6 +43,10 @@ typedef void (*queue_dead_letter_cb)(void *ctx, const struct queue_dead_letter *
 int queue_inspect_dead(struct queue_inspector *i, size_t max, size_t *ret_total,
 		       queue_dead_letter_cb show, void *ctx, struct err *e);
 
+/* Drops the dead letters of these tasks. */
+int queue_drop_dead(struct queue_inspector *i, const struct uuid *ids, size_t n,
+		    size_t *ret_dropped, size_t *ret_left, struct err *e);
+
 /* Puts all that can be read back into their queues, each one gone from the dead letters only when
  * it is safe there. What is left cannot be read. */
 int queue_replay_dead(struct queue_inspector *i, size_t *ret_replayed, size_t *ret_left,

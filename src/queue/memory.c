@@ -220,7 +220,7 @@ static int memory_reserve(struct queue *base, const char *language, enum task_cl
 
 	(void)language;
 	(void)class;
-	if (q->n_reserved + q->n_messages >= q->max_tasks)
+	if (q->base.outside + q->n_reserved + q->n_messages >= q->max_tasks)
 		return -EAGAIN;
 	q->n_reserved++;
 	return 0;
@@ -240,7 +240,8 @@ static int memory_retry_after(const struct queue *base)
 {
 	struct memory *q = memory_of(base);
 
-	return queue_rate_retry_after(&q->rate, q->n_reserved + q->n_messages, q->max_tasks);
+	return queue_rate_retry_after(&q->rate, q->base.outside + q->n_reserved + q->n_messages,
+				      q->max_tasks);
 }
 
 /* ---- messages ---- */

@@ -27,12 +27,16 @@ struct queue_ops {
 	void (*hand_back)(struct queue *q, struct queue_delivery *d);
 	void (*get_depth)(const struct queue *q, const char *language, enum task_class class,
 			  struct queue_depth *ret_depth);
+	/* NULL: always 0. */
+	int64_t (*horizon)(const struct queue *q, const char *language, enum task_class class);
+	size_t (*dead_count)(const struct queue *q);
 	int (*retry_after)(const struct queue *q);
 };
 
 /* First member of every implementation. */
 struct queue {
 	const struct queue_ops *ops;
+	size_t outside; /* tasks */
 };
 
 extern const struct queue_ops queue_memory_ops;

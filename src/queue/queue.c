@@ -54,6 +54,11 @@ void queue_unreserve(struct queue *q, const char *language, enum task_class clas
 	q->ops->unreserve(q, language, class);
 }
 
+void queue_set_outside(struct queue *q, size_t n)
+{
+	q->outside = n;
+}
+
 void queue_publish(struct queue *q, struct queue_publish *r)
 {
 	list_init(&r->deferred.link);
@@ -84,6 +89,16 @@ void queue_get_depth(const struct queue *q, const char *language, enum task_clas
 		     struct queue_depth *ret_depth)
 {
 	q->ops->get_depth(q, language, class, ret_depth);
+}
+
+int64_t queue_horizon(const struct queue *q, const char *language, enum task_class class)
+{
+	return q->ops->horizon ? q->ops->horizon(q, language, class) : 0;
+}
+
+size_t queue_dead_count(const struct queue *q)
+{
+	return q->ops->dead_count ? q->ops->dead_count(q) : 0;
 }
 
 int queue_retry_after(const struct queue *q)

@@ -60,6 +60,9 @@ bool queue_is_durable(const struct queue *q);
 int queue_reserve(struct queue *q, const char *language, enum task_class class);
 void queue_unreserve(struct queue *q, const char *language, enum task_class class);
 
+/* Tasks that wait elsewhere to be published, and count for the bound as well. */
+void queue_set_outside(struct queue *q, size_t n);
+
 /* Publishes; done comes with 0 once the queue is answerable for the message, or a negative errno:
  * -EAGAIN where the queue is unavailable or does not answer within seconds (it may have the message
  * all the same), -EINVAL for a message that it cannot carry.
@@ -108,6 +111,13 @@ struct queue_depth {
 };
 void queue_get_depth(const struct queue *q, const char *language, enum task_class class,
 		     struct queue_depth *ret_depth);
+
+/* What was published before this time (wall clock) is in the queue no more: from what is known of a
+ * queue that is empty, or was delivered from it last, with a margin. 0: nothing is known. */
+int64_t queue_horizon(const struct queue *q, const char *language, enum task_class class);
+
+/* Messages at the broker that became dead letters, as it said within the last seconds. */
+size_t queue_dead_count(const struct queue *q);
 
 /* How long, in seconds, until room can be expected, from the rate of acknowledgements. At least 1.
  */

@@ -83,6 +83,7 @@ struct rabbit_lane {
 	enum task_class class;
 	char queue[RABBIT_NAME_MAX]; /* "kiln.python.normal" */
 	char key[RABBIT_NAME_MAX];   /* "python.normal", also the key of the map */
+	bool is_dead;		     /* the dead letters: only counted, and in no map */
 
 	/* The loop's. n_in and n_out count all messages that this process saw enter and leave. */
 	struct list waiting; /* deliveries beyond the prefetch */
@@ -93,6 +94,7 @@ struct rabbit_lane {
 	uint64_t n_in, n_out;
 	int64_t ready_base; /* the broker's count less n_in plus n_out as of then */
 	int64_t last_delivered_us, first_published_us; /* wall clock, of enqueued_us; 0: none */
+	int64_t heard_us; /* monotonic: when a count of this session came last; 0: none yet */
 	struct deferred deliver;
 	struct rabbit *owner;
 
@@ -195,6 +197,7 @@ struct rabbit {
 	struct defer *defer;
 	uv_poll_t wake;
 	struct map lanes;
+	struct rabbit_lane *dead;
 	struct list held; /* deliveries that the consumer has */
 	const struct queue_consumer_ops *consumer;
 	void *consumer_ctx;
@@ -231,6 +234,7 @@ int64_t rabbit_now_us(void);
 bool rabbit_may_pass(int r);
 
 /* ---- rabbitmq.c ---- */
+struct rabbit_lane *rabbit_lane_new(struct rabbit *q, const char *key);
 void rabbit_order(struct rabbit *q, struct rabbit_item *item); /* to the thread */
 void rabbit_on_wake(uv_poll_t *wake, int status, int events);
 void rabbit_on_tell(struct deferred *d);

@@ -52,17 +52,14 @@ static struct rabbit_item *item_new(enum rabbit_kind kind, struct rabbit_lane *l
 
 static void on_deliver(struct deferred *d);
 
-static struct rabbit_lane *lane_new(struct rabbit *q, const char *language, enum task_class class)
+struct rabbit_lane *rabbit_lane_new(struct rabbit *q, const char *key)
 {
 	struct rabbit_lane *lane = calloc(1, sizeof *lane);
 
 	if (!lane)
 		return NULL;
-	(void)str_copy(lane->language, sizeof lane->language, language);
-	lane->class = class;
 	lane->owner = q;
-	(void)snprintf(lane->key, sizeof lane->key, "%s.%s", lane->language,
-		       task_class_name(class));
+	(void)str_copy(lane->key, sizeof lane->key, key);
 	rabbit_name(&q->url, lane->key, lane->queue);
 	list_init(&lane->link);
 	list_init(&lane->waiting);
@@ -71,25 +68,37 @@ static struct rabbit_lane *lane_new(struct rabbit *q, const char *language, enum
 	return lane;
 }
 
+static int make_key(const char *language, enum task_class class, char key[static RABBIT_NAME_MAX])
+{
+	int len = snprintf(key, RABBIT_NAME_MAX, "%s.%s", language, task_class_name(class));
+
+	return len < RABBIT_NAME_MAX ? len : -EINVAL;
+}
+
 static struct rabbit_lane *find_lane(const struct rabbit *q, const char *language,
 				     enum task_class class)
 {
 	char key[RABBIT_NAME_MAX];
-	int len = snprintf(key, sizeof key, "%s.%s", language, task_class_name(class));
+	int len = make_key(language, class, key);
 
-	return len > 0 && (size_t)len < sizeof key ? map_get(&q->lanes, key, (size_t)len) : NULL;
+	return len > 0 ? map_get(&q->lanes, key, (size_t)len) : NULL;
 }
 
 static struct rabbit_lane *get_lane(struct rabbit *q, const char *language, enum task_class class)
 {
 	struct rabbit_lane *lane = find_lane(q, language, class);
+	char key[RABBIT_NAME_MAX];
 
 	if (lane)
 		return lane;
-	if (strlen(language) >= TASK_LANGUAGE_MAX)
+	if (strlen(language) >= TASK_LANGUAGE_MAX || make_key(language, class, key) < 0)
 		return NULL;
-	lane = lane_new(q, language, class);
-	if (lane && map_put(&q->lanes, lane->key, strlen(lane->key), lane) < 0) {
+	lane = rabbit_lane_new(q, key);
+	if (!lane)
+		return NULL;
+	(void)str_copy(lane->language, sizeof lane->language, language);
+	lane->class = class;
+	if (map_put(&q->lanes, lane->key, strlen(lane->key), lane) < 0) {
 		free(lane);
 		return NULL;
 	}
@@ -175,6 +184,7 @@ static void drop_deliveries(struct rabbit *q)
 		lane->ready_base += (int64_t)(lane->n_unacked + lane->n_waiting);
 		rabbit_free_items(&lane->waiting);
 		lane->n_waiting = lane->n_unacked = 0;
+		lane->heard_us = 0;
 	}
 }
 
@@ -206,11 +216,16 @@ static void take_counts(struct rabbit *q)
 	size_t cursor, before, after;
 
 	(void)pthread_mutex_lock(&q->lock);
+	if (q->dead && q->dead->fresh) {
+		q->dead->fresh = false;
+		q->dead->ready_base = q->dead->count;
+	}
 	MAP_FOREACH (lane, cursor, &q->lanes) {
 		if (!lane->fresh)
 			continue;
 		before = ready_of(lane);
 		lane->fresh = false;
+		lane->heard_us = clock_monotonic_us();
 		lane->ready_base =
 			(int64_t)lane->count - (int64_t)(lane->count_in - lane->count_out);
 		after = ready_of(lane);
@@ -335,7 +350,7 @@ static int rabbit_check(const struct queue *base, struct err *e)
 
 static size_t taken(const struct rabbit *q)
 {
-	size_t n = q->n_reserved + q->n_publishing, cursor;
+	size_t n = q->base.outside + q->n_reserved + q->n_publishing, cursor;
 	const struct rabbit_lane *lane;
 
 	MAP_FOREACH (lane, cursor, &q->lanes)
@@ -452,6 +467,30 @@ static void rabbit_get_depth(const struct queue *base, const char *language, enu
 				       : lane->first_published_us;
 }
 
+/* What an old count did not see, and what went into a full queue just before others. */
+static int64_t rabbit_horizon(const struct queue *base, const char *language, enum task_class class)
+{
+	enum { COUNT_OLD_MS = 7000, EMPTY_MARGIN_MS = 10000, ORDER_MARGIN_MS = 30000 };
+	const struct rabbit *q = rabbit_of(base);
+	const struct rabbit_lane *lane = find_lane(q, language, class);
+
+	if (!lane || !q->up || !lane->prefetch || !lane->heard_us ||
+	    clock_monotonic_us() - lane->heard_us > COUNT_OLD_MS * INT64_C(1000))
+		return 0;
+	if (!ready_of(lane))
+		return clock_wall_us() - EMPTY_MARGIN_MS * INT64_C(1000);
+	if (!lane->last_delivered_us)
+		return 0;
+	return lane->last_delivered_us - ORDER_MARGIN_MS * INT64_C(1000);
+}
+
+static size_t rabbit_dead_count(const struct queue *base)
+{
+	const struct rabbit *q = rabbit_of(base);
+
+	return q->up && q->dead ? (size_t)q->dead->ready_base : 0;
+}
+
 /* ---- consumers ---- */
 
 void rabbit_on_tell(struct deferred *d)
@@ -468,9 +507,28 @@ void rabbit_on_tell(struct deferred *d)
 		deliver_soon(lane);
 }
 
+/* Known to the thread, which counts it; without memory there is no count. */
+static void count_dead(struct rabbit *q)
+{
+	struct rabbit_item *item;
+
+	q->dead = rabbit_lane_new(q, "dead");
+	item = q->dead ? item_new(RABBIT_CONSUME, q->dead) : NULL;
+	if (!item) {
+		free(q->dead);
+		q->dead = NULL;
+		return;
+	}
+	q->dead->is_dead = true;
+	rabbit_order(q, item);
+}
+
 static void rabbit_set_consumer(struct queue *base, const struct queue_consumer_ops *ops, void *ctx)
 {
 	struct rabbit *q = rabbit_of(base);
+
+	if (!q->dead && ops)
+		count_dead(q);
 
 	q->consumer = ops;
 	q->consumer_ctx = ctx;
@@ -521,5 +579,7 @@ const struct queue_ops queue_rabbitmq_ops = {
 	.ack = rabbit_ack,
 	.hand_back = rabbit_hand_back,
 	.get_depth = rabbit_get_depth,
+	.horizon = rabbit_horizon,
+	.dead_count = rabbit_dead_count,
 	.retry_after = rabbit_retry_after,
 };

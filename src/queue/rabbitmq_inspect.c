@@ -341,15 +341,19 @@ static int replay(struct queue_inspector *i, const struct queue_message *m, stru
 	return r == 0 ? wait_confirmed(i, e) : r;
 }
 
+/* What becomes of a dead letter that can be read: 1 where it is to be dropped, 0 where it stays. */
+typedef int (*letter_cb)(struct queue_inspector *i, const struct queue_message *m, const void *ctx,
+			 struct err *e);
+
 /* One turn over those that were there at the beginning: a replayed one may come back. */
-int queue_replay_dead(struct queue_inspector *i, size_t *ret_replayed, size_t *ret_left,
-		      struct err *e)
+static int for_each_dead(struct queue_inspector *i, letter_cb act, const void *ctx,
+			 size_t *ret_dropped, size_t *ret_left, struct err *e)
 {
 	char dead[RABBIT_NAME_MAX];
-	size_t replayed = 0, left = 0;
 	struct queue_count total;
 	int r;
 
+	*ret_dropped = *ret_left = 0;
 	rabbit_name(&i->url, "dead", dead);
 	r = count(i, dead, &total, e);
 	for (size_t n = 0; r >= 0 && n < total.ready; n++) {
@@ -359,18 +363,59 @@ int queue_replay_dead(struct queue_inspector *i, size_t *ret_replayed, size_t *r
 		r = get_letter(i, dead, &l, &tag, e);
 		if (r <= 0)
 			break;
-		if (!l.readable) {
-			left++;
-			continue;
-		}
-		r = replay(i, &l.message, e);
-		if (r == 0 && amqp_basic_ack(i->in.c, CHANNEL_GET, tag, 0) < 0)
+		r = l.readable ? act(i, &l.message, ctx, e) : 0;
+		if (r > 0 && amqp_basic_ack(i->in.c, CHANNEL_GET, tag, 0) < 0)
 			r = err_set(e, -ENOTCONN, "the connection ended");
-		replayed += r == 0;
+		*ret_dropped += r > 0;
+		*ret_left += r == 0;
 	}
+	return r < 0 ? r : 0;
+}
+
+static int replay_letter(struct queue_inspector *i, const struct queue_message *m, const void *ctx,
+			 struct err *e)
+{
+	int r = replay(i, m, e);
+
+	(void)ctx;
+	return r < 0 ? r : 1;
+}
+
+int queue_replay_dead(struct queue_inspector *i, size_t *ret_replayed, size_t *ret_left,
+		      struct err *e)
+{
+	size_t replayed, left;
+	int r = for_each_dead(i, replay_letter, NULL, &replayed, &left, e);
+
 	if (r < 0)
 		return err_wrap(e, r, "%zu were put back, then it failed", replayed);
 	*ret_replayed = replayed;
 	*ret_left = left;
 	return 0;
+}
+
+struct id_set {
+	const struct uuid *ids;
+	size_t n;
+};
+
+static int drop_letter(struct queue_inspector *i, const struct queue_message *m, const void *ctx,
+		       struct err *e)
+{
+	const struct id_set *set = ctx;
+
+	(void)i;
+	(void)e;
+	for (size_t n = 0; n < set->n; n++)
+		if (uuid_eq(&set->ids[n], &m->id))
+			return 1;
+	return 0;
+}
+
+int queue_drop_dead(struct queue_inspector *i, const struct uuid *ids, size_t n,
+		    size_t *ret_dropped, size_t *ret_left, struct err *e)
+{
+	const struct id_set set = {ids, n};
+
+	return for_each_dead(i, drop_letter, &set, ret_dropped, ret_left, e);
 }

@@ -19,6 +19,7 @@ static void free_rabbit(struct rabbit *q)
 		rabbit_free_items(&lane->waiting);
 		free(lane);
 	}
+	free(q->dead);
 	map_fini(&q->lanes);
 	map_fini(&q->thread.by_tag);
 	(void)pthread_mutex_destroy(&q->lock);

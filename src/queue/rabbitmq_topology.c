@@ -144,7 +144,8 @@ int rabbit_declare_lane(struct rabbit_thread *t, struct rabbit_lane *lane)
 		return 0;
 	if (rabbit_now_us() < lane->broken_until_us)
 		return -EAGAIN;
-	r = rabbit_declare_queue(&t->in, &t->q->url, lane->queue, lane->key, &e);
+	r = lane->is_dead ? rabbit_declare_common(&t->in, &t->q->url, &e)
+			  : rabbit_declare_queue(&t->in, &t->q->url, lane->queue, lane->key, &e);
 	if (r == -ENOTCONN)
 		return rabbit_lose(t, &e);
 	if (r < 0) {
@@ -166,7 +167,7 @@ static bool is_due(const struct rabbit_lane *lane, int64_t now_us)
 	bool moved = lane->seen_in != lane->sample_in || lane->seen_out != lane->sample_out;
 	int64_t every_ms = moved ? COUNT_MS : COUNT_IDLE_MS;
 
-	return lane->declared &&
+	return (lane->declared || lane->is_dead) &&
 	       (!lane->counted_us || now_us - lane->counted_us >= every_ms * 1000);
 }
 
