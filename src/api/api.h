@@ -2,9 +2,9 @@
 #pragma once
 
 /*
- * Kiln's HTTP API: what openapi.yaml says, on top of a store, a queue, a cache and a bus that the
- * caller opened and closes after the API. It keeps nothing of its own but the requests under way,
- * so any number of API processes may share those four.
+ * Kiln's HTTP API: what openapi.yaml says, on top of a store, a publisher, a cache and a bus that
+ * the caller opened and closes after the API. It keeps nothing of its own but the requests under
+ * way, so any number of API processes may share those four.
  *
  * A task's id is given out only after its row is stored. Whoever waits for a result is registered
  * first and reads second, so that no wake-up falls between; since a bus may lose one, waiters look
@@ -19,6 +19,7 @@
 #include "base/err.h"
 #include "bus/bus.h"
 #include "cache/cache.h"
+#include "outbox/publisher.h"
 #include "queue/queue.h"
 #include "rate/rate.h"
 #include "store/access.h"
@@ -38,7 +39,8 @@ struct api_config {
 	bool open;		  /* none are needed, though the address is not loopback */
 
 	struct store *store;
-	struct queue *queue;
+	struct queue *queue; /* for its health only */
+	struct publisher *publisher;
 	struct cache *cache;
 	struct bus *bus;
 	struct rate *rate; /* NULL: no rate is limited */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * POST /submit: read, resolve, reserve room in the queue, insert, answer after the commit. Reading
+ * POST /submit: read, resolve, take room in the queue, insert, answer after the commit. Reading
  * a large body takes longer than a loop should stand still, so those are read on another thread.
  */
 #include "api/private.h"
@@ -33,7 +33,7 @@ struct submission {
 	struct problem problem;
 	struct task_spec *spec;
 	struct store_insert insert;
-	struct queue_publish publish;
+	struct publication *publication; /* from its admission until the row is safe */
 };
 
 static void submission_free(struct submission *s)
@@ -47,32 +47,6 @@ static void submission_free(struct submission *s)
 }
 
 /* ---- after the insert ---- */
-
-static void on_published(struct queue_publish *r, int code)
-{
-	struct submission *s = r->ctx;
-
-	/* The row is there: the reconciler publishes what the queue does not know. */
-	if (code < 0)
-		log_warn("api", "could not publish a task, it is left for the sweep",
-			 LOG_TASK(&r->message.id), LOG_STR("error", err_text(code)));
-	submission_free(s);
-}
-
-static void publish(struct submission *s)
-{
-	struct queue_message *m = &s->publish.message;
-
-	m->id = s->spec->id;
-	m->class = s->spec->class;
-	m->enqueued_us = s->spec->created_us;
-	(void)str_copy(m->language, sizeof m->language, s->spec->program.language);
-	(void)str_copy(m->tenant, sizeof m->tenant, s->spec->tenant);
-	s->publish.reserved = true;
-	s->publish.done = on_published;
-	s->publish.ctx = s;
-	queue_publish(s->api->cfg.queue, &s->publish);
-}
 
 static void cache_spec(struct submission *s)
 {
@@ -127,9 +101,9 @@ static void answer_existing(struct submission *s)
 	result_answer(s->api, s->request, &q, NULL);
 }
 
-static void unreserve(struct submission *s)
+static void give_back(struct submission *s)
 {
-	queue_unreserve(s->api->cfg.queue, s->spec->program.language, s->spec->class);
+	publisher_give_back(s->api->cfg.publisher, TAKE_PTR(s->publication));
 }
 
 static void on_inserted(struct store_req *req, int code)
@@ -137,7 +111,7 @@ static void on_inserted(struct store_req *req, int code)
 	struct submission *s = req->ctx;
 
 	if (code < 0 || s->insert.existing) {
-		unreserve(s);
+		give_back(s);
 		if (code == -EEXIST)
 			problem_send(s->request, PROBLEM_IDEMPOTENCY_CONFLICT,
 				     "this Idempotency-Key came before with another body");
@@ -151,22 +125,32 @@ static void on_inserted(struct store_req *req, int code)
 	metric_add(METRIC_TASKS_ACCEPTED, 1, s->spec->program.language,
 		   task_class_name(s->spec->class));
 	cache_spec(s);
-	publish(s);
+	publisher_publish_consume(s->api->cfg.publisher, TAKE_PTR(s->publication));
 	answer_new(s);
+	submission_free(s);
 }
 
 /* ---- before the insert ---- */
 
-static int reserve(struct submission *s)
+static int admit(struct submission *s)
 {
-	int r = queue_reserve(s->api->cfg.queue, s->spec->program.language, s->spec->class);
+	const struct task_spec *spec = s->spec;
+	struct queue_message m = {
+		.id = spec->id, .class = spec->class, .enqueued_us = spec->created_us};
 	struct problem p;
+	int r;
+
+	(void)str_copy(m.language, sizeof m.language, spec->program.language);
+	(void)str_copy(m.tenant, sizeof m.tenant, spec->tenant);
+	if (spec->traceparent)
+		(void)str_copy(m.traceparent, sizeof m.traceparent, spec->traceparent);
+	r = publisher_admit(s->api->cfg.publisher, &m, &s->publication);
 
 	if (r == 0)
 		return 0;
 	if (r == -EAGAIN) {
 		(void)problem_set(&p, PROBLEM_QUEUE_FULL, "the queue is full");
-		p.retry_after_s = queue_retry_after(s->api->cfg.queue);
+		p.retry_after_s = publisher_retry_after(s->api->cfg.publisher);
 		problem_reply(s->request, &p);
 	} else {
 		api_reply_failure(s->api, s->request, r, "reach the queue");
@@ -221,12 +205,13 @@ static void insert(struct submission *s)
 	s->insert.req.done = on_inserted;
 	s->insert.req.ctx = s;
 	s->insert.spec = s->spec;
+	s->insert.left = publication_is_left(s->publication);
 	s->insert.idempotency_key = http_header(s->request, HTTP_IDEMPOTENCY_KEY);
 	if (s->insert.idempotency_key) {
 		int r = digest_bytes(body->data, body->len, s->insert.body_hash);
 
 		if (r < 0) {
-			unreserve(s);
+			give_back(s);
 			api_reply_failure(s->api, s->request, r, "hash the body");
 			submission_free(s);
 			return;
@@ -239,7 +224,7 @@ static void insert(struct submission *s)
 
 static void go_on(struct submission *s)
 {
-	if (resolve(s) < 0 || reserve(s) < 0)
+	if (resolve(s) < 0 || admit(s) < 0)
 		submission_free(s);
 	else
 		insert(s);

@@ -22,6 +22,7 @@ enum bus_topic {
 	BUS_CANCEL,    /* a running task is to be cancelled; no payload */
 	BUS_QUEUED,    /* a task was put back to queued by someone else; no payload */
 	BUS_LANGUAGES, /* a scheduler's languages; id: the scheduler, payload: a LanguageReport */
+	BUS_OUTBOX,    /* a task was left in the outbox; no id, no payload */
 	_BUS_TOPIC_MAX
 };
 

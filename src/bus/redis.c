@@ -121,10 +121,8 @@ static void on_changed(void *ctx, bool up, const char *text)
 static void name_channels(struct remote *b)
 {
 	static const char *const topics[_BUS_TOPIC_MAX] = {
-		[BUS_FINISHED] = "finished",
-		[BUS_CANCEL] = "cancel",
-		[BUS_QUEUED] = "queued",
-		[BUS_LANGUAGES] = "languages",
+		[BUS_FINISHED] = "finished",   [BUS_CANCEL] = "cancel", [BUS_QUEUED] = "queued",
+		[BUS_LANGUAGES] = "languages", [BUS_OUTBOX] = "outbox",
 	};
 
 	for (int t = 0; t < _BUS_TOPIC_MAX; t++) {

@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/url.h"
 
 enum { BUSY_TIMEOUT_MS = 5000 };
 
@@ -27,9 +28,26 @@ static void on_bus_changed(void *ctx, bool up, const char *text)
 	tell_part("bus", up, text);
 }
 
+static int open_publisher(uv_loop_t *loop, const struct config *cfg, struct parts *p, struct err *e)
+{
+	const struct publisher_config publisher = {
+		.store = p->store,
+		.queue = p->queue,
+		.bus = p->bus,
+		.admit_max = (size_t)cfg->admit_max,
+		.queue_max = (size_t)cfg->queue_max,
+	};
+
+	return publisher_open(loop, &publisher, &p->publisher, e);
+}
+
 int parts_open(uv_loop_t *loop, const struct config *cfg, struct parts *p, struct err *e)
 {
-	const struct store_config store = {.url = cfg->store, .busy_timeout_ms = BUSY_TIMEOUT_MS};
+	const struct store_config store = {
+		.url = cfg->store,
+		.busy_timeout_ms = BUSY_TIMEOUT_MS,
+		.outbox = !url_scheme_is(cfg->queue, "memory", NULL),
+	};
 	const struct queue_config queue = {.url = cfg->queue, .max_tasks = (size_t)cfg->queue_max};
 	const struct cache_config cache = {.url = cfg->cache,
 					   .max_bytes = (size_t)cfg->cache_max_bytes};
@@ -48,10 +66,19 @@ int parts_open(uv_loop_t *loop, const struct config *cfg, struct parts *p, struc
 	if (r < 0)
 		return err_wrap(e, r, "could not open the bus");
 	(void)bus_watch(p->bus, on_bus_changed, NULL);
-	return 0;
+	return open_publisher(loop, cfg, p, e);
 }
 
 /* ---- closing; parts that never came are skipped ---- */
+
+static bool close_publisher(struct parts *p, void (*closed)(void *ctx))
+{
+	struct publisher *publisher = TAKE_PTR(p->publisher);
+
+	if (publisher)
+		publisher_close(publisher, closed, p);
+	return publisher;
+}
 
 static bool close_queue(struct parts *p, void (*closed)(void *ctx))
 {
@@ -92,7 +119,7 @@ static bool close_store(struct parts *p, void (*closed)(void *ctx))
 static void close_next(void *ctx)
 {
 	static bool (*const steps[])(struct parts * p, void (*closed)(void *ctx)) = {
-		close_queue, close_cache, close_bus, close_store};
+		close_publisher, close_queue, close_cache, close_bus, close_store};
 	struct parts *p = ctx;
 
 	while (p->step < ARRAY_SIZE(steps))

@@ -2,13 +2,14 @@
 #pragma once
 
 /*
- * Store, queue, cache and bus: what every role of a process uses, opened in this order from the
- * addresses of the configuration and closed in the opposite one.
+ * Store, queue, cache, bus, and the publisher over them: what every role of a process uses, opened
+ * in this order from the configuration and closed in the opposite one.
  */
 
 #include "bus/bus.h"
 #include "cache/cache.h"
 #include "config/config.h"
+#include "outbox/publisher.h"
 #include "queue/queue.h"
 #include "store/store.h"
 
@@ -17,6 +18,7 @@ struct parts {
 	struct queue *queue;
 	struct cache *cache;
 	struct bus *bus;
+	struct publisher *publisher;
 	size_t step; /* of closing */
 	void (*closed)(void *ctx);
 	void *closed_ctx;

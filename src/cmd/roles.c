@@ -304,6 +304,8 @@ static int open_scheduler(struct process *p, struct err *e)
 	struct scheduler_config sc = {
 		.store = p->parts.store,
 		.queue = p->parts.queue,
+		.publisher = p->parts.publisher,
+		.queue_url = cfg->queue,
 		.cache = p->parts.cache,
 		.bus = p->parts.bus,
 		.languages = p->languages,
@@ -374,6 +376,7 @@ static int open_api(struct process *p, struct err *e)
 	ac.open = cfg->open;
 	ac.store = p->parts.store;
 	ac.queue = p->parts.queue;
+	ac.publisher = p->parts.publisher;
 	ac.cache = p->parts.cache;
 	ac.bus = p->parts.bus;
 	ac.rate = p->rate;

@@ -87,6 +87,19 @@ static const struct metric_def defs[_METRIC_MAX] = {
 	[METRIC_QUEUE_OLDEST_SECONDS] =
 		GAUGES("kiln_queue_oldest_task_age_seconds", "Age of the task that waits longest.",
 		       "language", "priority"),
+	[METRIC_QUEUE_PUBLISHED] = COUNTS("kiln_queue_published_total",
+					  "Messages to the queue by how they ended.", "result"),
+	[METRIC_OUTBOX_TASKS] =
+		GAUGES("kiln_outbox_tasks",
+		       "Tasks in the outbox; counted to one more than the queue's bound."),
+	[METRIC_OUTBOX_OLDEST_SECONDS] =
+		GAUGES("kiln_outbox_oldest_age_seconds",
+		       "Time since the oldest task in the outbox was submitted."),
+	[METRIC_OUTBOX_SWEPT] =
+		COUNTS("kiln_outbox_swept_total", "Tasks that this process took from the outbox."),
+	[METRIC_TASKS_FOUND_LOST] = COUNTS(
+		"kiln_tasks_found_lost_total",
+		"Queued tasks that no queue had any more, and that were queued again.", "where"),
 	[METRIC_RUNNER_SLOTS] = GAUGES("kiln_runner_slots", "Slots of connected runners.", "state"),
 	[METRIC_RUNNERS] = GAUGES("kiln_runners", "Connected runners."),
 	[METRIC_RUNNER_RESTARTS] =

@@ -31,6 +31,11 @@ enum metric {
 	METRIC_TASK_TOTAL_SECONDS,	   /* language; histogram: submitted to stored */
 	METRIC_QUEUE_MESSAGES,		   /* language, priority, state; gauge */
 	METRIC_QUEUE_OLDEST_SECONDS,	   /* language, priority; gauge */
+	METRIC_QUEUE_PUBLISHED,		   /* result (confirmed, unavailable, refused) */
+	METRIC_OUTBOX_TASKS,		   /* gauge */
+	METRIC_OUTBOX_OLDEST_SECONDS,	   /* gauge */
+	METRIC_OUTBOX_SWEPT,		   /* counter */
+	METRIC_TASKS_FOUND_LOST,	   /* where (queue, dead_letters) */
 	METRIC_RUNNER_SLOTS,		   /* state (busy, idle); gauge */
 	METRIC_RUNNERS,			   /* gauge: connected */
 	METRIC_RUNNER_RESTARTS,		   /* counter */

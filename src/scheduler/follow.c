@@ -25,7 +25,7 @@ void job_accepted(struct job *j)
 		       j->spec->program.language);
 	if (m)
 		metric_observe(METRIC_TASK_QUEUE_WAIT_SECONDS,
-			       (double)(clock_wall_us() - m->enqueued_us) / 1e6, m->language,
+			       (double)(clock_wall_us() - j->spec->created_us) / 1e6, m->language,
 			       task_class_name(m->class));
 }
 

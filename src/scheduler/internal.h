@@ -14,6 +14,7 @@
 
 #include "base/map.h"
 #include "loop/backoff.h"
+#include "outbox/reconciler.h"
 #include "scheduler/lanes.h"
 #include "scheduler/scheduler.h"
 #include "store/access.h"
@@ -134,6 +135,7 @@ struct scheduler {
 	struct lanes *lanes;
 	struct intake_state *intake; /* by language */
 	struct map jobs;	     /* by id */
+	struct reconciler *reconciler;
 	struct list runners;
 	struct list retries; /* jobs with retry set */
 	uv_timer_t renew_timer;
@@ -232,7 +234,6 @@ void recover_sweep(struct scheduler *s);
 /* The store has answered to what was asked of it at that (monotonic) time; true where it took so
  * long that leases may have ended meanwhile. */
 bool recover_note_answer(struct scheduler *s, int64_t asked_us, int code);
-void recover_publish(struct scheduler *s, const struct store_ticket *t);
 /* A task that somebody else than its owner has put back or ended. */
 void recover_moved(struct scheduler *s, const struct store_ticket *t);
 

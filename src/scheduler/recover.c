@@ -20,36 +20,6 @@ enum {
 static void scan(struct scheduler *s);
 static void sweep_every_lease(struct scheduler *s);
 
-/* ---- publishing again ---- */
-
-struct publication {
-	struct queue_publish publish;
-};
-
-static void on_published(struct queue_publish *r, int code)
-{
-	if (code < 0)
-		log_warn("scheduler", "could not publish a task again", LOG_TASK(&r->message.id),
-			 LOG_STR("reason", err_text(code)));
-	free(container_of(r, struct publication, publish));
-}
-
-void recover_publish(struct scheduler *s, const struct store_ticket *t)
-{
-	struct publication *p = calloc(1, sizeof *p);
-
-	if (!p)
-		return;
-	p->publish.message.id = t->id;
-	p->publish.message.class = t->class;
-	p->publish.message.enqueued_us = clock_wall_us();
-	(void)str_copy(p->publish.message.language, TASK_LANGUAGE_MAX, t->language);
-	(void)str_copy(p->publish.message.tenant, TASK_TENANT_MAX, t->tenant);
-	p->publish.done = on_published;
-	list_init(&p->publish.deferred.link);
-	queue_publish(s->cfg.queue, &p->publish);
-}
-
 /* ---- deadlines and leases ---- */
 
 /* A task that the sweep moved: queued ones need a message, final ones have waiters. */
@@ -65,7 +35,7 @@ void recover_moved(struct scheduler *s, const struct store_ticket *t)
 		if (j)
 			j->moved = true;
 		else
-			recover_publish(s, t);
+			publisher_requeue(s->cfg.publisher, t);
 		return;
 	}
 	metric_add(METRIC_TASKS_FINISHED, 1, t->language, task_state_name(t->state));
@@ -179,7 +149,7 @@ static void on_scanned(struct store_req *req, int code)
 	}
 	for (size_t i = 0; i < n; i++) {
 		if (is_old(s, &s->scan.tickets[i].id))
-			recover_publish(s, &s->scan.tickets[i]);
+			publisher_requeue(s->cfg.publisher, &s->scan.tickets[i]);
 		else
 			more = false;
 	}

@@ -383,6 +383,35 @@ static void init_timers(struct scheduler *s)
 	}
 }
 
+static bool holds(void *ctx, const struct uuid *id)
+{
+	const struct scheduler *s = ctx;
+
+	return map_get(&s->jobs, id, sizeof *id);
+}
+
+static int open_reconciler(struct scheduler *s)
+{
+	const struct reconciler_config cfg = {
+		.store = s->cfg.store,
+		.queue = s->cfg.queue,
+		.publisher = s->cfg.publisher,
+		.queue_url = s->cfg.queue_url,
+		.holds = holds,
+		.ctx = s,
+	};
+
+	return reconciler_open(s->loop, &cfg, &s->reconciler, NULL);
+}
+
+static void on_reconciler_closed(void *ctx)
+{
+	struct scheduler *s = ctx;
+
+	s->requests--;
+	scheduler_check_closed(s);
+}
+
 int scheduler_new(uv_loop_t *loop, const struct scheduler_config *cfg,
 		  struct scheduler **ret_scheduler, struct err *e)
 {
@@ -404,7 +433,8 @@ int scheduler_new(uv_loop_t *loop, const struct scheduler_config *cfg,
 	    lanes_new(language_count(cfg->languages), cfg->weights,
 		      &(struct lanes_limit){tenants_running_max, s}, &s->lanes) < 0 ||
 	    defer_new(loop, &s->defer) < 0 ||
-	    bus_subscribe(cfg->bus, BUS_CANCEL, on_cancel, s) < 0) {
+	    bus_subscribe(cfg->bus, BUS_CANCEL, on_cancel, s) < 0 || open_reconciler(s) < 0) {
+		bus_unsubscribe(cfg->bus, BUS_CANCEL, on_cancel, s);
 		lanes_free(s->lanes);
 		defer_close(s->defer);
 		free(s->intake);
@@ -480,6 +510,7 @@ void scheduler_start(struct scheduler *s)
 
 	(void)uv_timer_start(&s->renew_timer, on_renew_timer, renew_ms, renew_ms);
 	(void)uv_timer_start(&s->sweep_timer, on_sweep_timer, SWEEP_MS, SWEEP_MS);
+	publisher_sweep(s->cfg.publisher, true);
 	recover_start(s);
 }
 
@@ -543,6 +574,9 @@ void scheduler_close(struct scheduler *s, int64_t grace_ms, void (*closed)(void 
 	s->closing = true;
 	s->closed = closed;
 	s->closed_ctx = ctx;
+	publisher_sweep(s->cfg.publisher, false);
+	s->requests++;
+	reconciler_close(s->reconciler, on_reconciler_closed, s);
 	for (size_t i = 0; i < language_count(s->cfg.languages); i++)
 		(void)queue_consume(s->cfg.queue, language_at(s->cfg.languages, i)->name, 0, NULL);
 	/* What waits goes back; what was sent to a runner is given its time. */

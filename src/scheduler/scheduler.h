@@ -15,6 +15,7 @@
 #include "base/err.h"
 #include "bus/bus.h"
 #include "cache/cache.h"
+#include "outbox/publisher.h"
 #include "queue/queue.h"
 #include "store/store.h"
 #include "task/language.h"
@@ -28,6 +29,8 @@ struct scheduler;
 struct scheduler_config {
 	struct store *store;
 	struct queue *queue;
+	struct publisher *publisher;
+	const char *queue_url; /* for a look at its dead letters */
 	struct cache *cache;
 	struct bus *bus;
 	struct language_registry *languages; /* told what the runners have */

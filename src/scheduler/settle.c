@@ -215,6 +215,9 @@ static void on_released(struct store_req *req, int code)
 		return;
 	}
 	if ((code == 0 && j->store_release.state == TASK_QUEUED) || (code == -ESTALE && j->moved)) {
+		/* Its message is here still, so that none is needed. */
+		if (j->delivery)
+			publisher_forget(j->scheduler->cfg.publisher, &j->id);
 		job_start_over(j);
 		return;
 	}

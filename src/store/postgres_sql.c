@@ -236,7 +236,7 @@ const struct pg_statement pg_statements[_PG_SQL_MAX] = {
 			       " RETURNING l.id, l.class, l.language, l.tenant, l.state, "
 			       "l.attempt, l.started),"
 			       " boxed AS (INSERT INTO outbox (id, tenant, language, class, since)"
-			       " SELECT id, tenant, language, class, $1 FROM back WHERE $6"
+			       " SELECT id, tenant, language, class, 0 FROM back WHERE $6"
 			       " ON CONFLICT DO NOTHING),"
 			       " gone AS (DELETE FROM live AS l USING lost WHERE l.id = lost.id"
 			       " AND (l.cancelling OR l.attempt >= $4) RETURNING l.id, l.class, "

@@ -105,6 +105,11 @@ void store_cancel(struct store_req *req)
 	atomic_store(&req->cancelled, true);
 }
 
+bool store_has_outbox(const struct store *s)
+{
+	return s->outbox;
+}
+
 static const char *error_kind(int code)
 {
 	switch (code) {

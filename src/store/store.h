@@ -67,6 +67,9 @@ void store_close(struct store *s, void (*closed)(void *ctx), void *ctx);
 
 void store_cancel(struct store_req *req);
 
+/* Whether tasks that become queued are noted in an outbox: see outbox.h. */
+bool store_has_outbox(const struct store *s);
+
 /* 0, or -EAGAIN where the store cannot be reached at present, with where and why. */
 int store_health(struct store *s, struct err *e);
 

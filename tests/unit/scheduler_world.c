@@ -172,6 +172,7 @@ void open_scheduler_of_at_most(struct world *w, size_t tenant_running_max)
 	const struct scheduler_config cfg = {
 		.store = w->store,
 		.queue = w->queue,
+		.publisher = w->publisher,
 		.cache = w->cache,
 		.bus = w->bus,
 		.languages = w->languages,
@@ -189,6 +190,17 @@ void open_scheduler_of_at_most(struct world *w, size_t tenant_running_max)
 void open_scheduler(struct world *w)
 {
 	open_scheduler_of_at_most(w, 0);
+}
+
+static void open_publisher(struct world *w)
+{
+	const struct publisher_config cfg = {.store = w->store,
+					     .queue = w->queue,
+					     .bus = w->bus,
+					     .admit_max = 10,
+					     .queue_max = 1000};
+
+	assert_int_equal(publisher_open(&w->loop, &cfg, &w->publisher, NULL), 0);
 }
 
 int world_setup(void **state)
@@ -209,6 +221,7 @@ int world_setup(void **state)
 	assert_int_equal(queue_open(&w->loop, &queue, &w->queue, NULL), 0);
 	assert_int_equal(cache_open(&w->loop, &cache, &w->cache, NULL), 0);
 	assert_int_equal(bus_open(&w->loop, "memory:", &w->bus, NULL), 0);
+	open_publisher(w);
 	assert_int_equal(language_registry_load(KILN_SOURCE_ROOT "/languages", &w->languages, NULL),
 			 0);
 	assert_int_equal(bus_subscribe(w->bus, BUS_FINISHED, on_finished, w), 0);
@@ -240,11 +253,13 @@ void close_scheduler(struct world *w)
 int world_teardown(void **state)
 {
 	struct world *w = *state;
-	bool closed[4] = {false};
+	bool closed[5] = {false};
 	char side[80];
 
 	close_scheduler(w);
 	bus_unsubscribe(w->bus, BUS_FINISHED, on_finished, w);
+	publisher_close(w->publisher, on_flag, &closed[4]);
+	wait_flag(w, &closed[4]);
 	queue_close(w->queue, on_flag, &closed[0]);
 	wait_flag(w, &closed[0]);
 	cache_close(w->cache, on_flag, &closed[1]);

@@ -30,6 +30,7 @@ struct world {
 	char path[64];
 	struct store *store;
 	struct queue *queue;
+	struct publisher *publisher;
 	struct cache *cache;
 	struct bus *bus;
 	struct language_registry *languages;

@@ -211,6 +211,11 @@ static void every_metric_is_well_formed(void **state)
 	metric_observe(METRIC_TASK_TOTAL_SECONDS, 1, "c");
 	metric_set(METRIC_QUEUE_MESSAGES, 1, "c", "high", "ready");
 	metric_set(METRIC_QUEUE_OLDEST_SECONDS, 1, "c", "high");
+	metric_add(METRIC_QUEUE_PUBLISHED, 1, "confirmed");
+	metric_set(METRIC_OUTBOX_TASKS, 1);
+	metric_set(METRIC_OUTBOX_OLDEST_SECONDS, 1);
+	metric_add(METRIC_OUTBOX_SWEPT, 1);
+	metric_add(METRIC_TASKS_FOUND_LOST, 1, "queue");
 	metric_set(METRIC_RUNNER_SLOTS, 1, "busy");
 	metric_set(METRIC_RUNNERS, 1);
 	metric_add(METRIC_RUNNER_RESTARTS, 1);

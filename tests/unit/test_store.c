@@ -5,6 +5,7 @@
  * full disk, another process with the lock, and a death in the middle of a load.
  */
 
+#include "store/outbox.h"
 #include "store_suite.h"
 
 #include "base/fs.h"

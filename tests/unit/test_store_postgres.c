@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/str.h"
+#include "store/outbox.h"
 
 #include <errno.h>
 #include <libpq-fe.h>

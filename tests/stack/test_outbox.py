@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tasks over PostgreSQL, RabbitMQ and Redis: none is lost when the broker is, and no tenant waits
+for another's many. The servers are this file's own."""
+
+import concurrent.futures
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.path.abspath(os.environ.get("KILN_BUILD", os.path.join(ROOT, "build-asan")))
+KILN = os.path.join(BUILD, "kiln")
+PORT = int(os.environ.get("KILN_STACK_PORT", "27100")) + 220
+PATIENCE = 180
+
+
+def until(what, condition, timeout=PATIENCE):
+    deadline = time.monotonic() + timeout
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
+        time.sleep(0.05)
+
+
+class Stack:
+    def __init__(self, directory):
+        self.directory = directory
+        self.env = os.environ | {"KILN_STACK_DIR": directory, "KILN_STACK_PORT": str(PORT)}
+        self.urls = dict(re.findall(r"KILN_TEST_(\w+)_URL=(\S+)", self.run("up")))
+
+    def run(self, *args, check=True):
+        return subprocess.run([os.path.join(ROOT, "tools", "stack.sh"), *args], env=self.env,
+                              check=check, stdout=subprocess.PIPE, text=True, timeout=PATIENCE).stdout
+
+    def sql(self, text):
+        return subprocess.run(["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", text,
+                               self.urls["POSTGRES"]], check=True, stdout=subprocess.PIPE, text=True,
+                              timeout=PATIENCE).stdout.strip()
+
+    def ctl(self, *args):
+        return self.run("rabbitmqctl", *args)
+
+    def queues(self):
+        lines = self.ctl("list_queues", "--silent", "name", "messages").splitlines()
+        return {name: int(n) for name, n in (line.split() for line in lines)}
+
+
+@pytest.fixture(scope="module")
+def stack():
+    with tempfile.TemporaryDirectory(prefix="kiln-stack-") as directory:
+        os.chmod(directory, 0o755)
+        one = Stack(directory)
+        try:
+            yield one
+        finally:
+            one.run("down", check=False)
+
+
+class Kiln:
+    """One process of Kiln."""
+
+    def __init__(self, stack, role="serve", *args, env=None):
+        self.stack = stack
+        self.dir = tempfile.mkdtemp(prefix="kiln-outbox-")
+        os.chmod(self.dir, 0o755)
+        self.log_path = os.path.join(self.dir, "log")
+        command = [KILN, role, "--store", stack.urls["POSTGRES"], "--queue", stack.urls["RABBITMQ"],
+                   "--cache", stack.urls["REDIS"], *args]
+        if role != "scheduler":
+            command += ["--listen", "127.0.0.1:0"]
+        if role == "serve":
+            command += ["--data-dir", os.path.join(self.dir, "data")]
+        if role == "scheduler":
+            command += ["--metrics-listen", "127.0.0.1:0"]
+        with open(self.log_path, "wb") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log,
+                                            env=os.environ | (env or {}))
+        try:
+            self.url = until("an address in " + self.log_path, self.find_url)
+            until("readiness", lambda: self.get("/readyz")[0] == 200)
+        except BaseException:
+            self.end()
+            raise
+
+    def log(self):
+        with open(self.log_path, encoding="utf-8", errors="replace") as f:
+            return f.read()
+
+    def find_url(self):
+        assert self.process.poll() is None, self.log()
+        found = re.search(r"^  (?:address|monitor) +(http://\S+)$", self.log(), re.M)
+        return found and found.group(1)
+
+    def ask(self, method, path, body=None, headers=None):
+        request = urllib.request.Request(
+            self.url + path, method=method, data=json.dumps(body).encode() if body else None,
+            headers={"Content-Type": "application/json"} | (headers or {}))
+        try:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+                return answer.status, answer.read().decode(), answer.headers
+        except urllib.error.HTTPError as e:
+            return e.code, e.read().decode(), e.headers
+
+    def get(self, path):
+        return self.ask("GET", path)
+
+    def submit(self, code="print(1)", headers=None, **fields):
+        status, text, _ = self.ask("POST", "/submit",
+                                   {"language": "python", "code": code} | fields, headers)
+        assert status == 201, text
+        return json.loads(text)["task_id"]
+
+    def result(self, task):
+        return json.loads(self.get(f"/result/{task}")[1])
+
+    def done(self, tasks):
+        return all(self.result(t)["status"] == "done" for t in tasks)
+
+    def metric(self, name):
+        values = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", self.get("/metrics")[1], re.M)
+        return sum(float(v) for v in values)
+
+    def end(self, how=signal.SIGTERM):
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+            self.process.wait(timeout=PATIENCE)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.end()
+
+
+def submit_many(kiln, n, **fields):
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        return list(pool.map(lambda _: kiln.submit(**fields), range(n)))
+
+
+def test_outbox_is_empty_when_all_is_published(stack):
+    with Kiln(stack) as kiln:
+        tasks = submit_many(kiln, 100)
+        until("all results", lambda: kiln.done(tasks))
+        until("an empty outbox", lambda: stack.sql("SELECT count(*) FROM outbox") == "0")
+        assert kiln.metric("kiln_queue_published_total") >= 100
+
+
+def test_tasks_are_taken_while_the_broker_is_away_and_run_when_it_is_back(stack):
+    with Kiln(stack, "serve", "--queue-max", "60") as kiln:
+        until("the first", lambda t=kiln.submit(): kiln.done([t]))
+        stack.run("down", "rabbitmq")
+        slowest, tasks = 0, []
+        for _ in range(50):
+            began = time.monotonic()
+            tasks.append(kiln.submit())
+            slowest = max(slowest, time.monotonic() - began)
+        assert slowest < 2, "a submission waited for the broker"
+        # What may wait is bounded here too, and whoever is refused is told when to come again.
+        answers = [kiln.ask("POST", "/submit", {"language": "python", "code": "print(1)"})
+                   for _ in range(40)]
+        refused = [headers for status, _, headers in answers if status == 429]
+        tasks += [json.loads(text)["task_id"] for status, text, _ in answers if status == 201]
+        assert len(refused) >= 20 and len(tasks) <= 62
+        assert all(int(headers["Retry-After"]) >= 1 for headers in refused)
+        assert stack.sql("SELECT count(*) FROM outbox") == str(len(tasks))
+        stack.run("up", "rabbitmq")
+        until("all results", lambda: kiln.done(tasks))
+        until("an empty outbox", lambda: stack.sql("SELECT count(*) FROM outbox") == "0")
+
+
+def test_what_an_api_left_unpublished_is_published_by_a_scheduler(stack):
+    """As if it had died between its commit and its publish."""
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    with Kiln(stack, "api", "--admit-max", "1") as api:
+        tasks = [api.submit(headers={"traceparent": trace}) for _ in range(20)]
+        until("notes", lambda: stack.sql("SELECT count(*) FROM outbox") == "19")
+        assert stack.sql(f"SELECT count(*) FROM live WHERE traceparent = '{trace}'") == "20"
+        api.end(signal.SIGKILL)
+    with Kiln(stack) as kiln:
+        until("all results", lambda: kiln.done(tasks))
+
+
+def test_tasks_of_a_broker_that_was_emptied_run_all_the_same(stack):
+    with Kiln(stack, "api") as api:
+        tasks = submit_many(api, 40)
+        until("notes gone", lambda: stack.sql("SELECT count(*) FROM outbox") == "0")
+    until("the broker's counts", lambda: stack.queues()["kiln.python.normal"] == 40)
+    stack.ctl("delete_queue", "kiln.python.normal")
+    with Kiln(stack) as kiln:
+        until("all results", lambda: kiln.done(tasks))
+        assert kiln.metric("kiln_tasks_found_lost_total") == 40
+
+
+def test_queue_deleted_under_a_consumer_loses_nothing(stack):
+    with Kiln(stack, "serve", "--slots", "1") as kiln:
+        tasks = submit_many(kiln, 30, code="import time; time.sleep(0.3)")
+        stack.ctl("delete_queue", "kiln.python.normal")
+        tasks += submit_many(kiln, 10)
+        until("all results", lambda: kiln.done(tasks))
+
+
+def test_dead_letters_of_tasks_that_wait_are_queued_again(stack):
+    """What made the broker give up says nothing of the tasks; here it is that they waited too long."""
+    stack.ctl("set_policy", "die", "^kiln.python", '{"message-ttl": 500}', "--apply-to", "queues")
+    with Kiln(stack, "api") as api:
+        tasks = submit_many(api, 5)
+        cancelled = submit_many(api, 2)
+        until("notes gone", lambda: stack.sql("SELECT count(*) FROM outbox") == "0")
+        for task in cancelled:
+            assert api.ask("DELETE", f"/tasks/{task}")[0] == 200
+    until("dead letters", lambda: stack.queues().get("kiln.dead") == 7)
+    stack.ctl("clear_policy", "die")
+    stack.ctl("eval", 'rabbit_basic:publish(rabbit_misc:r(<<"/">>, exchange, <<"kiln.dead">>),'
+              ' <<>>, [], <<"no message of Kiln\'s">>).')
+    until("one more", lambda: stack.queues().get("kiln.dead") == 8)
+    with Kiln(stack) as kiln:
+        until("all results", lambda: kiln.done(tasks))
+        until("what cannot be read", lambda: stack.queues().get("kiln.dead") == 1)
+        assert all(kiln.result(t)["status"] == "cancelled" for t in cancelled)
+    shown = subprocess.run([KILN, "queue", "--json", "--queue", stack.urls["RABBITMQ"]], check=True,
+                           stdout=subprocess.PIPE, text=True, timeout=PATIENCE).stdout
+    assert json.loads(shown)["dead_letters_total"] == 1
+    stack.ctl("purge_queue", "kiln.dead")
+
+
+MANY = 100000
+
+
+def add_many(stack, like):
+    """100,000 tasks of a tenant "many", as copies of a task that was submitted."""
+    stack.sql(f"""
+        CREATE TEMP TABLE ids AS SELECT (lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint), 12, '0')
+          || '7000a000' || lpad(to_hex(i), 12, '0'))::uuid AS id FROM generate_series(1, {MANY}) AS i;
+        INSERT INTO task SELECT ids.id, 'many', language, class, created, 0, head, whole
+          FROM ids, task WHERE task.id = '{like}';
+        INSERT INTO live (id, tenant, language, class, deadline)
+          SELECT id, 'many', 'python', 1, 0 FROM ids;
+        INSERT INTO outbox SELECT id, 'many', 'python', 1, 0 FROM ids;""")
+
+
+def test_many_tasks_of_one_tenant_do_not_delay_another(stack):
+    slots, code = 2, "import time; time.sleep(0.05)"
+    with Kiln(stack, "serve", "--slots", str(slots)) as kiln:
+        like = kiln.submit(code)
+        until("the first", lambda: kiln.done([like]))
+        add_many(stack, like)
+        finished = "SELECT count(*) FROM result JOIN task USING (id) WHERE tenant = 'many'"
+        for _ in range(5):
+            before = int(stack.sql(finished))
+            until("tasks of many", lambda n=before: int(stack.sql(finished)) > n + 20)
+            task = kiln.submit(code)
+            until("the other's task", lambda t=task: kiln.done([t]))
+            between = int(stack.sql(f"""
+                SELECT count(*) FROM result AS r JOIN task AS t USING (id),
+                  (SELECT created, started FROM task JOIN result USING (id) WHERE id = '{task}') AS b
+                WHERE t.tenant = 'many' AND r.started > b.created AND r.started < b.started"""))
+            # Behind those that run, or are on their way to a slot, it is the next.
+            assert between <= 2 * slots, between
+        assert int(stack.sql("SELECT count(*) FROM outbox")) > MANY / 2
+        assert stack.queues()["kiln.python.normal"] <= 64
+        assert kiln.metric("kiln_outbox_tasks") > 0
+        kiln.end(signal.SIGKILL)
+    stack.sql("DELETE FROM live WHERE tenant = 'many'; DELETE FROM outbox WHERE tenant = 'many'")
