@@ -19,7 +19,7 @@ MESON_FUZZ    = --werror --buildtype=debugoptimized -Db_sanitize=address,undefin
 	-Dc_args=-fsanitize=fuzzer-no-link
 
 .DEFAULT_GOAL := help
-.PHONY: help deps run build build-asan build-fuzz test test-quick test-e2e test-stack stack stack-down bench fuzz check \
+.PHONY: help deps run build build-asan build-fuzz test test-quick test-e2e test-stack stack stack-down bench pool-sim fuzz check \
 	reports format install clean
 
 help: ## this list
@@ -76,6 +76,9 @@ test-stack: ## the tests that need the stack: brings it up, runs them, takes it 
 
 bench: build ## latency, throughput and cost, beside the bare floor of this machine
 	@$(PYTHON) bench/run.py --build $(BUILD) $(ARGS)
+
+pool-sim: build ## pool sizes: Kiln's policy beside others in simulated time; ARGS="--scenario burst"
+	@$(BUILD)/bench/pool-sim $(ARGS)
 
 fuzz: build-fuzz ## every fuzz target for SECONDS_EACH
 	@$(PYTHON) tools/test.py fuzz --seconds $(SECONDS_EACH)
