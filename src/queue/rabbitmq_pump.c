@@ -126,9 +126,10 @@ static int on_count(struct rabbit_thread *t, struct rabbit_conn *c, const amqp_f
 		    struct err *e)
 {
 	(void)e;
-	if (!is_out(t, c) && f->channel == CHANNEL_SAMPLES)
-		rabbit_counted(t, f->payload.method.decoded);
-	return 0;
+	if (is_out(t, c) || f->channel != CHANNEL_SAMPLES)
+		return 0;
+	rabbit_counted(t, f->payload.method.decoded);
+	return rabbit_ask_counts(t); /* the next one, without waiting for something to happen */
 }
 
 static int on_blocked(struct rabbit_thread *t, struct rabbit_conn *c, const amqp_frame_t *f,

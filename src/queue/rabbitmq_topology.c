@@ -171,35 +171,38 @@ static bool is_due(const struct rabbit_lane *lane, int64_t now_us)
 	       (!lane->counted_us || now_us - lane->counted_us >= every_ms * 1000);
 }
 
+/* The one that has waited for longest, so that none starves behind those before it. */
+static struct rabbit_lane *next_due(const struct rabbit_thread *t, int64_t now_us)
+{
+	struct rabbit_lane *lane, *oldest = NULL;
+
+	LIST_FOREACH (lane, &t->lanes, link)
+		if (is_due(lane, now_us) && (!oldest || lane->counted_us < oldest->counted_us))
+			oldest = lane;
+	return oldest;
+}
+
 /* Asks for one lane at a time; the answer comes through the pump. */
 int rabbit_ask_counts(struct rabbit_thread *t)
 {
+	amqp_queue_declare_t m = {.passive = 1};
 	int64_t now_us = rabbit_now_us();
-	struct rabbit_lane *lane;
+	struct rabbit_lane *lane = t->asked ? NULL : next_due(t, now_us);
+	struct err e;
+	int r;
 
-	if (t->asked)
+	if (!lane)
 		return 0;
-	LIST_FOREACH (lane, &t->lanes, link) {
-		amqp_queue_declare_t m = {.passive = 1};
-		int r;
-
-		if (!is_due(lane, now_us))
-			continue;
-		m.queue = amqp_cstring_bytes(lane->queue);
-		lane->counted_us = now_us;
-		lane->sample_in = lane->seen_in;
-		lane->sample_out = lane->seen_out;
-		t->asked = lane;
-		r = amqp_send_method(t->in.c, CHANNEL_SAMPLES, AMQP_QUEUE_DECLARE_METHOD, &m);
-		if (r < 0) {
-			struct err e;
-
-			(void)rabbit_status(r, &e);
-			return rabbit_lose(t, &e);
-		}
+	m.queue = amqp_cstring_bytes(lane->queue);
+	lane->counted_us = now_us;
+	lane->sample_in = lane->seen_in;
+	lane->sample_out = lane->seen_out;
+	t->asked = lane;
+	r = amqp_send_method(t->in.c, CHANNEL_SAMPLES, AMQP_QUEUE_DECLARE_METHOD, &m);
+	if (r == 0)
 		return 0;
-	}
-	return 0;
+	(void)rabbit_status(r, &e);
+	return rabbit_lose(t, &e);
 }
 
 void rabbit_counted(struct rabbit_thread *t, const amqp_queue_declare_ok_t *m)

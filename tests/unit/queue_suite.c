@@ -297,7 +297,9 @@ static void handed_back_comes_again(void **state)
 	queue_hand_back(f->queue, f->held[0]);
 	f->inside = false;
 	expect_ready(f, "python", TASK_CLASS_NORMAL, 2);
-	assert_int_equal(depth(f, "python", TASK_CLASS_NORMAL).unacked, 0);
+	/* A broker may have delivered the next one by now. */
+	if (!queue_backend->settle_ms)
+		assert_int_equal(depth(f, "python", TASK_CLASS_NORMAL).unacked, 0);
 	expect_deliveries(f, 2);
 	if (queue_backend->hand_back_front) {
 		assert_true(uuid_eq(&f->last, &first));
