@@ -19,7 +19,7 @@ MESON_FUZZ    = --werror --buildtype=debugoptimized -Db_sanitize=address,undefin
 	-Dc_args=-fsanitize=fuzzer-no-link
 
 .DEFAULT_GOAL := help
-.PHONY: help deps run build build-asan build-fuzz test test-quick test-e2e test-stack stack stack-down bench pool-sim fuzz check \
+.PHONY: help deps run build build-asan build-fuzz test test-quick test-e2e test-stack test-chaos stack stack-down bench pool-sim fuzz check \
 	reports format install clean
 
 help: ## this list
@@ -73,6 +73,9 @@ stack-down: ## stops exactly those
 
 test-stack: ## the tests that need the stack: brings it up, runs them, takes it down
 	@$(PYTHON) tools/test.py stack
+
+test-chaos: ## a load while parts are killed, stopped and cut off: nothing accepted is lost
+	@$(PYTHON) tools/test.py chaos
 
 bench: build ## latency, throughput and cost, beside the bare floor of this machine
 	@$(PYTHON) bench/run.py --build $(BUILD) $(ARGS)

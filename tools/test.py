@@ -5,6 +5,7 @@
     tools/test.py all        everything, as CI does; the last line is "N passed, N failed, N skipped"
     tools/test.py quick      unit, sandbox and integration tests on the sanitized build
     tools/test.py stack      tests that need PostgreSQL, RabbitMQ and Redis, which it starts
+    tools/test.py chaos      a load while parts are killed, stopped and cut off, and its checker
     tools/test.py check      formatting, banned functions, header boundaries, scripts, clang-tidy
     tools/test.py fuzz       every fuzz target for --seconds
     tools/test.py reports    gcc -fanalyzer, clang's analyzer and cppcheck; never fails
@@ -173,6 +174,16 @@ def stack_tests(tally):
             pytest(tally, ASAN, "tests/stack")
     except RuntimeError as e:
         tally.add("stack", 0, [str(e)], [], 0)
+
+
+def chaos_tests(tally):
+    """On the release build: what is looked for is in the order of things, not in memory."""
+    heading("faults")
+    try:
+        with stack():
+            pytest(tally, RELEASE, "tests/chaos")
+    except RuntimeError as e:
+        tally.add("chaos", 0, [str(e)], [], 0)
 
 
 def same_text(path, text):
@@ -381,6 +392,7 @@ def run_all(tally, seconds):
         pytest(tally, RELEASE, "tests/integration")
         pytest(tally, RELEASE)
         contract(tally, RELEASE)
+        chaos_tests(tally)
     if build(tally, "build-fuzz", FUZZ):
         fuzz(tally, seconds)
         check(tally)
@@ -391,7 +403,7 @@ def run_all(tally, seconds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["all", "quick", "stack", "check", "fuzz", "reports"])
+    parser.add_argument("what", choices=["all", "quick", "stack", "chaos", "check", "fuzz", "reports"])
     parser.add_argument("--seconds", type=int, default=10, help="for each fuzz target")
     args = parser.parse_args()
     tally = Tally()
@@ -407,6 +419,9 @@ def main():
     elif args.what == "stack":
         if build(tally, "build-asan", ASAN):
             stack_tests(tally)
+    elif args.what == "chaos":
+        if build(tally, "build", RELEASE):
+            chaos_tests(tally)
     elif args.what == "check":
         if build(tally, "build-fuzz", FUZZ):
             check(tally)
