@@ -4,8 +4,10 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/str.h"
+#include "base/url.h"
 #include "cmd/cmd.h"
 #include "config/config.h"
+#include "store/outbox.h"
 #include "task/language.h"
 #include "json/writer.h"
 
@@ -13,20 +15,26 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { LETTERS_MAX = 1000, LETTERS_SHOWN = 20, TEXT_MAX = 4 * 1024 * 1024 };
+enum {
+	LETTERS_MAX = 1000,
+	LETTERS_SHOWN = 20,
+	TEXT_MAX = 4 * 1024 * 1024,
+	OUTBOX_COUNT_MAX = 10000000
+};
 
 const char cmd_queue_usage[] =
 	"usage: kiln queue [--json] [OPTIONS]\n"
 	"       kiln queue replay [--json] [OPTIONS]\n\n"
-	"Shows how many tasks wait in the queues at a broker, per language and priority, and the "
-	"dead\n"
+	"Shows how many tasks wait in the queues at a broker, per language and priority, how many "
+	"in the\n"
+	"outbox of the store before them, and the dead\n"
 	"letters: messages that nobody could read, that were delivered too often without an "
 	"answer, or\n"
 	"that waited for a week. replay puts the dead letters that can be read back into their "
 	"queues; a\n"
 	"task that is through by then is not run again. The options are those of `kiln serve` "
 	"that say\n"
-	"where its queue is: --queue, --languages, --config.\n\n"
+	"where its queue and store are: --queue, --store, --languages, --config.\n\n"
 	"exit status: 0, or 1 where the broker could not be asked.\n";
 
 /* ---- the queues ---- */
@@ -34,6 +42,7 @@ const char cmd_queue_usage[] =
 struct view {
 	const struct language_registry *languages;
 	struct queue_inspector *inspector;
+	const char *store;
 	struct json_writer *json; /* NULL: for a person */
 	size_t shown;
 };
@@ -74,6 +83,85 @@ static int show_queues(struct view *v, struct err *e)
 	}
 	if (!v->json && !v->shown)
 		(void)printf("There are no queues: nothing was submitted yet.\n");
+	return 0;
+}
+
+/* ---- the outbox ---- */
+
+struct backlog {
+	struct store_outbox_count count;
+	bool done, closed;
+	int code;
+};
+
+static void on_counted(struct store_req *req, int code)
+{
+	struct backlog *b = req->ctx;
+
+	b->done = true;
+	b->code = code;
+}
+
+static void on_store_closed(void *ctx)
+{
+	((struct backlog *)ctx)->closed = true;
+}
+
+/* What was stored and is not known to be at the broker. -ENOTSUP: such a store has no outbox. */
+static int read_backlog(const char *url, struct backlog *b, struct err *e)
+{
+	const struct store_config cfg = {.url = url, .outbox = true};
+	uv_loop_t *loop = uv_default_loop();
+	struct store *store = NULL;
+	int r = url_scheme_is(url, "sqlite", NULL) ? -ENOTSUP : store_open(loop, &cfg, &store, e);
+
+	if (r < 0)
+		return r;
+	b->count = (struct store_outbox_count){.req = {.done = on_counted, .ctx = b},
+					       .limit = OUTBOX_COUNT_MAX};
+	store_outbox_count(store, &b->count);
+	while (!b->done)
+		(void)uv_run(loop, UV_RUN_ONCE);
+	store_close(store, on_store_closed, b);
+	while (!b->closed)
+		(void)uv_run(loop, UV_RUN_ONCE);
+	return b->code < 0 ? err_errno(e, b->code, "could not count the outbox") : 0;
+}
+
+static void show_backlog_json(struct json_writer *w, const struct backlog *b)
+{
+	char oldest[CLOCK_RFC3339_MAX];
+
+	json_write_begin_object(w);
+	json_write_int_field(w, "tasks", (int64_t)b->count.n);
+	if (b->count.oldest_us) {
+		clock_format(b->count.oldest_us, oldest);
+		json_write_text_field(w, "oldest_at", oldest);
+	} else {
+		json_write_null_field(w, "oldest_at");
+	}
+	json_write_end_object(w);
+}
+
+static int show_backlog(struct view *v, struct err *e)
+{
+	char oldest[CLOCK_RFC3339_MAX] = "";
+	struct backlog b = {0};
+	int r = read_backlog(v->store, &b, e);
+
+	if (v->json && r == -ENOTSUP)
+		json_write_null_field(v->json, "outbox");
+	if (r < 0)
+		return r == -ENOTSUP ? 0 : r;
+	if (v->json) {
+		json_write_name(v->json, "outbox");
+		show_backlog_json(v->json, &b);
+		return 0;
+	}
+	if (b.count.oldest_us)
+		clock_format(b.count.oldest_us, oldest);
+	(void)printf("\nOutbox: %zu tasks wait in the store%s%s\n", b.count.n,
+		     *oldest ? ", the oldest since " : "", oldest);
 	return 0;
 }
 
@@ -140,8 +228,12 @@ static int show(struct view *v, struct err *e)
 	r = show_queues(v, e);
 	if (r < 0)
 		return r;
-	if (v->json) {
+	if (v->json)
 		json_write_end_array(v->json);
+	r = show_backlog(v, e);
+	if (r < 0)
+		return r;
+	if (v->json) {
 		json_write_name(v->json, "dead_letters");
 		json_write_begin_array(v->json);
 	} else {
@@ -217,6 +309,7 @@ static int run(const struct config *c, bool as_json, int (*action)(struct view *
 		return r;
 	v.languages = languages;
 	v.inspector = inspector;
+	v.store = c->store;
 	buf_init(&text, TEXT_MAX);
 	json_writer_init(&w, &text);
 	r = action(&v, e);
