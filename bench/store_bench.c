@@ -2,7 +2,8 @@
 
 /*
  * What a store does under load: durable inserts, and whole cycles of insert, claim and finish, in a
- * closed loop with a number of requests outstanding.
+ * closed loop with a number of requests outstanding; at PostgreSQL also inserts with a note in the
+ * outbox, which is removed in batches, as a publisher does.
  *
  *	store_bench URL [OUTSTANDING [SECONDS [CODE_BYTES]]]
  *
@@ -12,15 +13,16 @@
 
 #include "base/clock.h"
 #include "base/str.h"
-#include "store/store.h"
+#include "store/outbox.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 
-enum { CLIENTS_MAX = 256, SAMPLES_MAX = 4 * 1024 * 1024 };
+enum { CLIENTS_MAX = 256, SAMPLES_MAX = 4 * 1024 * 1024, NOTED_MAX = 8192, FLUSH_MS = 20 };
 
-enum load { LOAD_INSERT, LOAD_CYCLE, _LOAD_MAX };
+enum load { LOAD_INSERT, LOAD_CYCLE, LOAD_OUTBOX, _LOAD_MAX };
 
 struct client {
 	struct bench *bench;
@@ -44,6 +46,11 @@ struct bench {
 	struct task_run_result run_result;
 	size_t n_samples;
 	uint32_t *samples;
+	uv_timer_t flush; /* LOAD_OUTBOX */
+	struct store_outbox_done done;
+	bool flushing;
+	struct uuid noted[NOTED_MAX], doing[NOTED_MAX];
+	size_t n_noted;
 };
 
 static void begin(struct client *c);
@@ -101,13 +108,48 @@ static void on_claimed(struct store_req *req, int code)
 	store_finish(c->bench->store, &c->finish);
 }
 
+/* ---- the outbox, emptied as a publisher does ---- */
+
+static void on_outbox_done(struct store_req *req, int code)
+{
+	struct bench *b = req->ctx;
+
+	check(code, "outbox_done");
+	b->flushing = false;
+}
+
+static void on_flush(uv_timer_t *timer)
+{
+	struct bench *b = timer->data;
+
+	if (b->flushing || !b->n_noted)
+		return;
+	memcpy(b->doing, b->noted, b->n_noted * sizeof b->noted[0]);
+	b->done = (struct store_outbox_done){
+		.req = {.done = on_outbox_done, .ctx = b}, .ids = b->doing, .n = b->n_noted};
+	b->n_noted = 0;
+	b->flushing = true;
+	store_outbox_done(b->store, &b->done);
+}
+
+static void note(struct bench *b, const struct uuid *id)
+{
+	if (b->n_noted == NOTED_MAX)
+		check(-ENOBUFS, "outbox_done is too slow, which");
+	b->noted[b->n_noted++] = *id;
+}
+
+/* ---- the loads ---- */
+
 static void on_inserted(struct store_req *req, int code)
 {
 	struct client *c = req->ctx;
 
 	check(code, "insert");
 	sample(c);
-	if (c->bench->load == LOAD_INSERT) {
+	if (c->bench->load == LOAD_OUTBOX)
+		note(c->bench, &c->spec.id);
+	if (c->bench->load != LOAD_CYCLE) {
 		next(c);
 		return;
 	}
@@ -160,7 +202,8 @@ static double percentile(const struct bench *b, double p)
 static void measure(struct bench *b, uv_loop_t *loop, enum load load, size_t clients,
 		    uint64_t seconds)
 {
-	static const char *const names[_LOAD_MAX] = {"insert", "insert+claim+finish"};
+	static const char *const names[_LOAD_MAX] = {"insert", "insert+claim+finish",
+						     "insert+outbox+done"};
 	int64_t start_us = clock_monotonic_us();
 	double cpu = cpu_seconds(), took;
 
@@ -170,8 +213,11 @@ static void measure(struct bench *b, uv_loop_t *loop, enum load load, size_t cli
 	b->running = clients;
 	for (size_t i = 0; i < clients; i++)
 		begin(&b->clients[i]);
-	while (b->running)
+	if (load == LOAD_OUTBOX)
+		(void)uv_timer_start(&b->flush, on_flush, FLUSH_MS, FLUSH_MS);
+	while (b->running || b->n_noted || b->flushing)
 		(void)uv_run(loop, UV_RUN_ONCE);
+	(void)uv_timer_stop(&b->flush);
 	took = (double)(clock_monotonic_us() - start_us) / 1e6;
 	cpu = cpu_seconds() - cpu;
 	qsort(b->samples, b->n_samples, sizeof *b->samples, by_size);
@@ -218,13 +264,21 @@ static void on_closed(void *ctx)
 	*(bool *)ctx = true;
 }
 
+static void close_store(struct bench *b, uv_loop_t *loop)
+{
+	bool closed = false;
+
+	store_close(b->store, on_closed, &closed);
+	while (!closed)
+		(void)uv_run(loop, UV_RUN_ONCE);
+}
+
 int main(int argc, char **argv)
 {
 	struct store_config cfg = {.url = argc > 1 ? argv[1] : "", .busy_timeout_ms = 1000};
 	uint64_t numbers[] = {16, 3, 500};
 	struct bench *b = calloc(1, sizeof *b);
 	uv_loop_t *loop = uv_default_loop();
-	bool closed = false;
 	struct err e = {""};
 	char *code;
 
@@ -245,11 +299,17 @@ int main(int argc, char **argv)
 		return 1;
 	memset(code, 'x', numbers[2]);
 	make_clients(b, code, numbers[2]);
-	for (int load = 0; load < _LOAD_MAX; load++)
+	(void)uv_timer_init(loop, &b->flush);
+	b->flush.data = b;
+	for (int load = 0; load < LOAD_OUTBOX; load++)
 		measure(b, loop, (enum load)load, (size_t)numbers[0], numbers[1]);
-	store_close(b->store, on_closed, &closed);
-	while (!closed)
-		(void)uv_run(loop, UV_RUN_ONCE);
+	close_store(b, loop);
+	cfg.outbox = true;
+	if (store_open(loop, &cfg, &b->store, &e) == 0) {
+		if (store_has_outbox(b->store))
+			measure(b, loop, LOAD_OUTBOX, (size_t)numbers[0], numbers[1]);
+		close_store(b, loop);
+	}
 	free(code);
 	free(b->samples);
 	free(b);
