@@ -37,6 +37,27 @@ void admin_connect(void)
 		(void)run_sql("SET search_path = %s", schema);
 }
 
+static bool is_deadlock(const PGresult *res)
+{
+	const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+
+	return sqlstate && strcmp(sqlstate, "40P01") == 0;
+}
+
+/* Sessions that were closed may live on at the server for a moment, with locks on all that they
+ * were preparing: whoever takes tables from under them may be the one that has to try again. */
+static PGresult *exec_over_deadlocks(const char *text)
+{
+	enum { TRIES = 5 };
+	PGresult *res = PQexec(admin, text);
+
+	for (int i = 1; i < TRIES && is_deadlock(res); i++) {
+		PQclear(res);
+		res = PQexec(admin, text);
+	}
+	return res;
+}
+
 /* Gives the first value, "" where there is none; valid until the next call. */
 const char *run_sql(const char *fmt, ...)
 {
@@ -49,7 +70,7 @@ const char *run_sql(const char *fmt, ...)
 	va_start(ap, fmt);
 	assert_int_equal(buf_vprintf(&text, fmt, ap), 0);
 	va_end(ap);
-	res = PQexec(admin, text.data);
+	res = exec_over_deadlocks(text.data);
 	if (PQresultStatus(res) != PGRES_TUPLES_OK && PQresultStatus(res) != PGRES_COMMAND_OK)
 		fail_msg("%s: %s", text.data, PQerrorMessage(admin));
 	(void)str_copy(value, sizeof value,
