@@ -271,16 +271,14 @@ static int serve(struct rabbit_thread *t)
 		r = rabbit_send_publishes(t);
 	if (r == 0)
 		r = rabbit_settle(t);
+	if (r == 0)
+		r = rabbit_ask_counts(t);
 	if (r < 0)
 		return r;
 	more_out = rabbit_pump(t, &t->out);
 	more_in = more_out < 0 ? more_out : rabbit_pump(t, &t->in);
 	if (more_in < 0)
 		return more_in;
-	/* Behind the answers, so that each is followed by the next question without a wait. */
-	r = rabbit_ask_counts(t);
-	if (r < 0)
-		return r;
 	rabbit_expire_publishes(t);
 	/* Channels that only make requests have no other place for this. */
 	amqp_maybe_release_buffers_on_channel(t->in.c, CHANNEL_TOPOLOGY);
