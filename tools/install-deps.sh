@@ -74,6 +74,10 @@ stack_redis='
 redis-server         cmd:redis-server
 '
 
+stack_prometheus='
+prometheus           cmd:promtool
+'
+
 present() {
     case $1 in
     cmd:*) command -v "${1#cmd:}" >/dev/null ;;
@@ -97,10 +101,11 @@ for group in "$@"; do
     languages) table+=$languages ;;
     more-languages) table+=$more_languages ;;
     test) table+=$test ;;
-    stack) table+=$stack_postgres$stack_rabbitmq$stack_redis ;;
+    stack) table+=$stack_postgres$stack_rabbitmq$stack_redis$stack_prometheus ;;
     stack-postgres) table+=$stack_postgres ;;
     stack-rabbitmq) table+=$stack_rabbitmq ;;
     stack-redis) table+=$stack_redis ;;
+    stack-prometheus) table+=$stack_prometheus ;;
     *)
         echo "install-deps: no group \"$group\": build, languages, more-languages, test, stack" >&2
         exit 2
