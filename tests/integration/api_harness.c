@@ -26,6 +26,7 @@ struct harness {
 	uv_loop_t loop;
 	struct language_registry *languages;
 	struct store *store;
+	struct publisher *publisher;
 	struct queue *queue;
 	struct cache *cache;
 	struct bus *bus;
@@ -185,9 +186,16 @@ static void on_queue_closed(void *ctx)
 	cache_close(h->cache, on_cache_closed, h);
 }
 
+static void on_publisher_closed(void *ctx)
+{
+	struct harness *h = ctx;
+
+	queue_close(h->queue, on_queue_closed, h);
+}
+
 static void close_queue(struct harness *h)
 {
-	queue_close(h->queue, on_queue_closed, h);
+	publisher_close(h->publisher, on_publisher_closed, h);
 }
 
 static void on_api_closed(void *ctx)
@@ -234,6 +242,17 @@ static int add_key(struct harness *h, const char *text, const char *name)
 	return h->key_code;
 }
 
+static int open_publisher(struct harness *h, const struct options *o, struct err *e)
+{
+	const struct publisher_config cfg = {.store = h->store,
+					     .queue = h->queue,
+					     .bus = h->bus,
+					     .admit_max = o->queue_max,
+					     .queue_max = o->queue_max};
+
+	return publisher_open(&h->loop, &cfg, &h->publisher, e);
+}
+
 static int open_parts(struct harness *h, const struct options *o, struct err *e)
 {
 	char url[512];
@@ -250,6 +269,8 @@ static int open_parts(struct harness *h, const struct options *o, struct err *e)
 		r = cache_open(&h->loop, &cache, &h->cache, e);
 	if (!r)
 		r = bus_open(&h->loop, "memory:", &h->bus, e);
+	if (!r)
+		r = open_publisher(h, o, e);
 	if (!r)
 		r = language_registry_load(o->languages, &h->languages, e);
 	for (size_t i = 0; !r && i < language_count(h->languages); i++) {
@@ -270,6 +291,7 @@ static int open_api(struct harness *h, const struct options *o, struct err *e)
 	cfg.open = o->open;
 	cfg.store = h->store;
 	cfg.queue = h->queue;
+	cfg.publisher = h->publisher;
 	cfg.cache = h->cache;
 	cfg.bus = h->bus;
 	cfg.languages = h->languages;
