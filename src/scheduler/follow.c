@@ -98,6 +98,8 @@ int job_run_done(struct job *j, const Kiln__RunDone *m)
 	    (m->result->outcome == TASK_OUTCOME_NONE && !j->cancel_sent) ||
 	    m->result->outcome == TASK_OUTCOME_COMPILE_ERROR)
 		return -EBADMSG;
+	if (m->result->stdout.len || m->result->stderr.len) /* outputs come as OUTPUT */
+		return -EBADMSG;
 	r = codec_get_run_result(m->result, &j->result->runs[m->run], NULL);
 	for (int k = 0; r == 0 && k < _TASK_STREAM_MAX; k++)
 		r = take_output(j, m->run, k);

@@ -13,6 +13,7 @@
 #include "base/str.h"
 #include "scheduler/scheduler.h"
 #include "store/access.h"
+#include "store/outbox.h"
 #include "wire/codec.h"
 #include "wire/conn.h"
 
@@ -39,6 +40,7 @@ struct world {
 	struct queue *queue;
 	struct cache *cache;
 	struct bus *bus;
+	struct publisher *publisher;
 	struct scheduler *scheduler;
 	struct uuid id;
 	struct queue_publish publish;
@@ -151,6 +153,27 @@ void store_tenant_list(struct store *s, struct store_tenant_list *r)
 	r->n = 0;
 	answer(&r->req, 0);
 }
+
+/* It has no outbox, and who asks for one all the same is wrong. */
+bool store_has_outbox(const struct store *s)
+{
+	(void)s;
+	return false;
+}
+
+#define NO_OUTBOX(verb)                                                                            \
+	void store_##verb(struct store *s, struct store_##verb *r)                                 \
+	{                                                                                          \
+		(void)s;                                                                           \
+		(void)r;                                                                           \
+		abort();                                                                           \
+	}
+
+NO_OUTBOX(outbox_take)
+NO_OUTBOX(outbox_done)
+NO_OUTBOX(outbox_put)
+NO_OUTBOX(outbox_count)
+NO_OUTBOX(live)
 
 /* ---- the world ---- */
 
@@ -288,6 +311,7 @@ static void world_open(struct world *w)
 		.sole_owner = true,
 		.credit_bytes = 1 << 16,
 	};
+	struct publisher_config pc = {.admit_max = 16, .queue_max = 16};
 	struct err e;
 	int pair[2];
 
@@ -298,9 +322,12 @@ static void world_open(struct world *w)
 	    bus_open(&w->loop, "memory:", &w->bus, &e) < 0 ||
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
 		abort();
-	sc.queue = w->queue;
+	pc.queue = sc.queue = w->queue;
 	sc.cache = w->cache;
-	sc.bus = w->bus;
+	pc.bus = sc.bus = w->bus;
+	if (publisher_open(&w->loop, &pc, &w->publisher, &e) < 0)
+		abort();
+	sc.publisher = w->publisher;
 	if (scheduler_new(&w->loop, &sc, &w->scheduler, &e) < 0)
 		abort();
 	scheduler_start(w->scheduler);
@@ -328,6 +355,8 @@ static void world_close(struct world *w)
 	for (int i = 0; i < TURNS; i++)
 		(void)uv_run(&w->loop, UV_RUN_NOWAIT);
 	scheduler_close(w->scheduler, 0, on_closed, w);
+	wait_closed(w);
+	publisher_close(w->publisher, on_closed, w);
 	wait_closed(w);
 	queue_close(w->queue, on_closed, w);
 	wait_closed(w);
