@@ -176,12 +176,13 @@ def stack_tests(tally):
         tally.add("stack", 0, [str(e)], [], 0)
 
 
-def chaos_tests(tally):
+def chaos_tests(tally, tests=("tests/chaos",)):
     """On the release build: what is looked for is in the order of things, not in memory."""
     heading("faults")
     try:
         with stack():
-            pytest(tally, RELEASE, "tests/chaos")
+            for one in tests:
+                pytest(tally, RELEASE, one)
     except RuntimeError as e:
         tally.add("chaos", 0, [str(e)], [], 0)
 
@@ -421,7 +422,7 @@ def main():
             stack_tests(tally)
     elif args.what == "chaos":
         if build(tally, "build", RELEASE):
-            chaos_tests(tally)
+            chaos_tests(tally, ("tests/chaos", "tests/chaos/long_faults.py"))
     elif args.what == "check":
         if build(tally, "build-fuzz", FUZZ):
             check(tally)

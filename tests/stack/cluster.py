@@ -148,3 +148,13 @@ class Cluster:
                     process.process.kill()
                     process.process.wait()
             self.sql(f"DROP SCHEMA {self.name} CASCADE")
+            self.drop_queues()
+
+    def drop_queues(self):
+        """A broker that has many hundreds of them, a process each, answers late."""
+        ours = f'binary:match(element(4, amqqueue:get_name(Q)), <<"{self.name}.">>) =/= nomatch'
+        subprocess.run([os.path.join(ROOT, "tools", "stack.sh"), "rabbitmqctl", "eval",
+                        '[rabbit_amqqueue:delete(Q, false, false, <<"tests">>)'
+                        f" || Q <- rabbit_amqqueue:list(), {ours}]."],
+                       check=True, timeout=120, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL)
