@@ -113,11 +113,12 @@ def scraped_load():
                 client.get("/languages")
             wait_until(lambda: server.query("sum(kiln_tasks_finished_total) == 15"),
                        what="all are scraped")
-            # Rates need what came before and after.
-            for i in range(3):
-                client.run("bash", f"echo more {i}")
-            wait_until(lambda: server.query("sum(rate(kiln_tasks_finished_total[30s])) > 0"),
-                       what="a rate")
+            # A rate needs two scrapes of each process.
+            rates = [f"sum(rate({name}[1m])) > 0" for name in (
+                "kiln_tasks_finished_total", "kiln_tasks_accepted_total", "kiln_queue_published_total",
+                "kiln_http_request_duration_seconds_count")]
+            wait_until(lambda: client.run("bash", "echo more") and all(map(server.query, rates)),
+                       what="rates")
             yield c, server
         finally:
             if server:
