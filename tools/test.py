@@ -183,6 +183,8 @@ def chaos_tests(tally, tests=("tests/chaos",)):
         with stack():
             for one in tests:
                 pytest(tally, RELEASE, one)
+            if len(tests) > 1:
+                meson_tests(tally, RELEASE, ["faults"])
     except RuntimeError as e:
         tally.add("chaos", 0, [str(e)], [], 0)
 
@@ -384,7 +386,7 @@ def reports(names=tuple(REPORTS)):
 def run_all(tally, seconds):
     built = build(tally, "build-asan", ASAN)
     if built:
-        meson_tests(tally, ASAN, without=["stack"])
+        meson_tests(tally, ASAN, without=["stack", "faults"])
         stack_tests(tally)
         pytest(tally, ASAN, "tests/integration")
         pytest(tally, ASAN)
@@ -415,7 +417,7 @@ def main():
         run_all(tally, args.seconds)
     elif args.what == "quick":
         if build(tally, "build-asan", ASAN):
-            meson_tests(tally, ASAN, without=["stack"])
+            meson_tests(tally, ASAN, without=["stack", "faults"])
             pytest(tally, ASAN, "tests/integration")
     elif args.what == "stack":
         if build(tally, "build-asan", ASAN):
