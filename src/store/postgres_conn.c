@@ -117,6 +117,9 @@ static void lose(struct pg_conn *c, const char *reason)
 	}
 	note_trouble(c, reason);
 	disconnect(c);
+	/* The greeting's answers are counted by the same steps, and belong to no request. */
+	c->current = NULL;
+	c->step = 0;
 	list_init(&batch);
 	list_move_all(&batch, &c->batch);
 	pg_conn_connect(c);
