@@ -5,6 +5,7 @@
 #include "base/fs.h"
 #include "base/log.h"
 #include "base/priv.h"
+#include "base/signals.h"
 #include "base/url.h"
 #include "cmd/cmd.h"
 #include "cmd/data_dir.h"
@@ -158,7 +159,9 @@ static int start(const struct start *how, const struct config *cfg, int *ret_sta
 	priv_lookup(*cfg->runner_user ? cfg->runner_user : "kiln-runner", FALLBACK_RUNNER_UID,
 		    &runner_uid, &runner_gid);
 	buf_init(&secret, SECRET_FILE_MAX);
-	r = how->apart ? check_shared(cfg, e) : 0;
+	r = signals_ignore_pipe(e);
+	if (r == 0 && how->apart)
+		r = check_shared(cfg, e);
 	if (r == 0)
 		r = language_registry_load(cfg->languages, &languages, e);
 	if (r == 0 && keeper)

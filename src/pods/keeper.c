@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/signals.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,8 +25,8 @@ enum {
 
 struct keeper {
 	const struct keeper_config *cfg;
-	pid_t child;
-	int socket; /* to the child */
+	pid_t child; /* 0: none */
+	int socket;  /* to the child */
 	int signals;
 	bool stopping;			   /* a signal told us to end */
 	pid_t runners[KEEPER_RUNNERS_MAX]; /* 0: none */
@@ -80,6 +81,7 @@ static void exec_runner(const struct keeper *k, const struct keeper_message *m, 
 	argv[n] = NULL;
 	(void)setpgid(0, 0);
 	(void)sigprocmask(SIG_SETMASK, &k->old_mask, NULL);
+	signals_default_pipe();
 	if (connection == KEEPER_CONNECTION_FD) {
 		if (fcntl(connection, F_SETFD, 0) < 0)
 			_exit(127);
@@ -160,6 +162,7 @@ static bool reap(struct keeper *k, int *ret_status)
 		if (pid == k->child) {
 			child_ended = true;
 			*ret_status = status;
+			k->child = 0;
 		} else {
 			runner_exited(k, pid, status);
 		}
@@ -175,7 +178,8 @@ static void handle_signals(struct keeper *k)
 		if (info.ssi_signo == SIGCHLD)
 			continue; /* reaped after every wake-up */
 		k->stopping = true;
-		(void)kill(k->child, SIGTERM);
+		if (k->child)
+			(void)kill(k->child, SIGTERM);
 	}
 }
 
@@ -318,6 +322,10 @@ int keeper_split(const struct keeper_config *cfg, int *ret_fd, int *ret_status, 
 		log_error("keeper", "the server was killed; starting it again",
 			  LOG_INT("signal", WTERMSIG(status)));
 		pause_after(started_us, &k);
+		if (k.stopping) { /* told to end when there was no server to be told */
+			*ret_status = 0;
+			return 1;
+		}
 	}
 	return r;
 }

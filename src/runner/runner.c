@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/signals.h"
 #include "loop/defer.h"
 #include "runner/box.h"
 #include "runner/cache.h"
@@ -350,17 +351,6 @@ static int drop_privileges(const struct runner_options *o, struct err *e)
 	return 0;
 }
 
-/* A program that does not read its input is no reason to die. Only now, since what is ignored stays
- * ignored in programs that are started. */
-static int ignore_sigpipe(struct err *e)
-{
-	const struct sigaction ignore = {.sa_handler = SIG_IGN};
-
-	if (sigaction(SIGPIPE, &ignore, NULL) < 0)
-		return err_errno(e, -errno, "could not ignore SIGPIPE");
-	return 0;
-}
-
 /* As many descriptors as are allowed; returns how many builds the cache may hold. */
 static size_t raise_descriptors(void)
 {
@@ -460,8 +450,8 @@ int runner_run(const struct runner_options *o, enum runner_exit *ret_exit, struc
 		code = walls_check(sandbox_client_in_force(r.spawner), o->walls, e);
 	if (code == 0)
 		code = drop_privileges(o, e);
-	if (code == 0)
-		code = ignore_sigpipe(e);
+	if (code == 0) /* only now: the spawner was started with the default */
+		code = signals_ignore_pipe(e);
 	if (code == 0) {
 		describe_isolation(&r);
 		code = run_loop(&r, e);

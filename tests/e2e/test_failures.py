@@ -111,6 +111,28 @@ def test_kill_of_one_role_under_load(make_server, victim):
     assert server.run("bash", "echo again")["stdout"] == "again\n"
 
 
+def test_writing_to_who_has_gone_kills_nobody(make_server):
+    """A peer that closes while it is written to is an error of that connection alone."""
+    server = make_server(slots=1)
+    before = server.pids("kiln")
+    for pid in before + server.pids("kiln-runner"):
+        os.kill(pid, signal.SIGPIPE)
+    assert server.run("bash", "echo on")["stdout"] == "on\n"
+    assert server.pids("kiln") == before
+
+
+def test_sigterm_between_two_lives_of_the_server(make_server):
+    """The keeper that is about to start the server again is told to end: it ends."""
+    server = make_server(slots=1)
+
+    def child():
+        return [p for p in server.pids("kiln") if p != server.process.pid]
+    for deaths in (1, 2):  # a second one while young: the keeper lets some time go by
+        server.kill(wait_until(child, what="a server"))
+        wait_until(lambda: server.log_text().count("starting it again") == deaths, what="the keeper to see it")
+    server.stop(20)
+
+
 def test_runner_that_dies_all_the_time_fails_the_task(make_server):
     server = make_server(slots=1)
     task_id = server.submit("python", NAP.format(20), limits={"wall_ms": 40000})
