@@ -3,6 +3,7 @@
 
 #include "api/private.h"
 #include "observe/metrics.h"
+#include "trace/trace.h"
 #include "json/writer.h"
 
 #include <errno.h>
@@ -167,6 +168,7 @@ void health_answer_metrics(struct http_request *r)
 	struct buf body;
 
 	buf_init(&body, METRICS_BODY_MAX);
+	trace_update_metrics();
 	(void)metrics_write(&body);
 	http_reply(r, 200, "text/plain; version=0.0.4; charset=utf-8", &body);
 	buf_fini(&body);

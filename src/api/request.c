@@ -503,29 +503,6 @@ int request_resolve(struct request *q, const struct request_rules *rules,
 
 /* ---- headers ---- */
 
-static bool hex_field(const char *text, size_t len, bool zero_allowed)
-{
-	bool zero = true;
-
-	for (size_t i = 0; i < len; i++) {
-		bool digit = text[i] >= '0' && text[i] <= '9';
-
-		if (!digit && !(text[i] >= 'a' && text[i] <= 'f'))
-			return false;
-		zero = zero && text[i] == '0';
-	}
-	return zero_allowed || !zero;
-}
-
-bool request_traceparent_valid(const char *text)
-{
-	enum { LEN = 55 };
-
-	return strnlen(text, LEN + 1) == LEN && str_has_prefix(text, "00-") && text[35] == '-' &&
-	       text[52] == '-' && hex_field(text + 3, 32, false) &&
-	       hex_field(text + 36, 16, false) && hex_field(text + 53, 2, true);
-}
-
 bool request_idempotency_key_valid(const char *text)
 {
 	size_t len = strnlen(text, IDEMPOTENCY_KEY_MAX + 1);

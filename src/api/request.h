@@ -35,8 +35,5 @@ struct request_rules {
 int request_resolve(struct request *q, const struct request_rules *rules,
 		    struct task_spec **ret_spec, struct problem *p);
 
-/* A W3C traceparent that can be gone on with; others are as good as none. */
-bool request_traceparent_valid(const char *text);
-
 /* 1 to 255 visible ASCII characters. */
 bool request_idempotency_key_valid(const char *text);

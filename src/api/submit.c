@@ -10,6 +10,7 @@
 #include "base/str.h"
 #include "crypto/digest.h"
 #include "observe/metrics.h"
+#include "trace/trace.h"
 #include "wire/codec.h"
 
 #include <stdlib.h>
@@ -33,6 +34,10 @@ struct submission {
 	struct problem problem;
 	struct task_spec *spec;
 	struct store_insert insert;
+	int64_t begun_us; /* wall */
+	bool traced;
+	struct trace_context span;
+	uint8_t above[SPAN_ID_SIZE];
 	struct publication *publication; /* from its admission until the row is safe */
 };
 
@@ -106,10 +111,35 @@ static void give_back(struct submission *s)
 	publisher_give_back(s->api->cfg.publisher, TAKE_PTR(s->publication));
 }
 
+static void tell_trace(const struct submission *s, int code)
+{
+	const struct trace_attribute about[] = {
+		{"kiln.language", s->spec->program.language, 0},
+		{"kiln.tenant", s->spec->tenant, 0},
+		{"kiln.priority", task_class_name(s->spec->class), 0},
+	};
+	const struct trace_span span = {
+		.name = "submit",
+		.kind = TRACE_SERVER,
+		.context = s->span,
+		.parent = s->above,
+		.start_us = s->begun_us,
+		.end_us = clock_wall_us(),
+		.error = code < 0 ? err_text(code) : NULL,
+		.task = &s->spec->id,
+		.attributes = about,
+		.n_attributes = ARRAY_SIZE(about),
+	};
+
+	if (s->traced)
+		trace_emit(&span);
+}
+
 static void on_inserted(struct store_req *req, int code)
 {
 	struct submission *s = req->ctx;
 
+	tell_trace(s, code);
 	if (code < 0 || s->insert.existing) {
 		give_back(s);
 		if (code == -EEXIST)
@@ -161,9 +191,17 @@ static int admit(struct submission *s)
 static int set_caller(struct submission *s)
 {
 	const char *traceparent = http_header(s->request, HTTP_TRACEPARENT);
+	char own[TRACEPARENT_LEN + 1];
 
 	s->spec->tenant = strdup(http_tenant(s->request));
-	if (traceparent && request_traceparent_valid(traceparent)) {
+	if (traceparent && !traceparent_read(traceparent, strlen(traceparent), NULL))
+		traceparent = NULL; /* as good as none */
+	s->traced = trace_begin(traceparent, &s->span, s->above);
+	if (s->traced) {
+		traceparent_write(&s->span, own);
+		traceparent = own;
+	}
+	if (traceparent) {
 		s->spec->traceparent = strdup(traceparent);
 		if (!s->spec->traceparent)
 			return -ENOMEM;
@@ -289,6 +327,7 @@ void submit_handle(struct http_request *r, void *ctx)
 	api_begin_operation(ctx);
 	s->api = ctx;
 	s->request = r;
+	s->begun_us = clock_wall_us();
 	s->waits = waits > 0;
 	s->wait_ms = wait_ms;
 	s->reading.data = s;

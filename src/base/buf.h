@@ -22,7 +22,7 @@ struct buf {
 	int failed; /* first error of a mutator, else 0 */
 };
 
-void buf_init(struct buf *b, size_t max);
+void buf_init(struct buf *b, size_t max); /* max is less than SIZE_MAX */
 void buf_fini(struct buf *b);
 
 /* Empties the buffer and its error; keeps the memory. */

@@ -4,6 +4,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/str.h"
+#include "base/traceparent.h"
 
 #include <errno.h>
 #include <unistd.h>
@@ -54,10 +55,25 @@ static void put_string(struct buf *b, const char *text)
 	(void)buf_append_char(b, '"');
 }
 
+static void put_trace(struct buf *b, const struct log_field *f)
+{
+	struct trace_context c;
+	char text[2 * TRACE_ID_SIZE + 1];
+
+	if (!f->text || !traceparent_read(f->text, __builtin_strlen(f->text), &c))
+		return;
+	hex_encode(c.trace, sizeof c.trace, text);
+	(void)buf_printf(b, ",\"%s\":\"%s\"", f->key, text);
+}
+
 static void put_field(struct buf *b, const struct log_field *f)
 {
 	char id[UUID_TEXT_MAX];
 
+	if (f->kind == LOG_FIELD_TRACE) {
+		put_trace(b, f);
+		return;
+	}
 	(void)buf_printf(b, ",\"%s\":", f->key);
 	switch (f->kind) {
 	case LOG_FIELD_STR:
@@ -69,6 +85,8 @@ static void put_field(struct buf *b, const struct log_field *f)
 	case LOG_FIELD_ID:
 		uuid_format(f->id, id);
 		put_string(b, id);
+		break;
+	case LOG_FIELD_TRACE: /* above */
 		break;
 	}
 }

@@ -18,7 +18,7 @@
 
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR, _LOG_LEVEL_MAX };
 
-enum log_field_kind { LOG_FIELD_STR, LOG_FIELD_INT, LOG_FIELD_ID };
+enum log_field_kind { LOG_FIELD_STR, LOG_FIELD_INT, LOG_FIELD_ID, LOG_FIELD_TRACE };
 
 struct log_field {
 	const char *key;
@@ -32,6 +32,8 @@ struct log_field {
 #define LOG_INT(k, v)                                                                              \
 	((struct log_field){.key = (k), .kind = LOG_FIELD_INT, .number = (int64_t)(v)})
 #define LOG_TASK(v) ((struct log_field){.key = "task_id", .kind = LOG_FIELD_ID, .id = (v)})
+/* The trace of a W3C traceparent; nothing is written where it is none, or NULL. */
+#define LOG_TRACE(v) ((struct log_field){.key = "trace_id", .kind = LOG_FIELD_TRACE, .text = (v)})
 
 void log_set_level(enum log_level level);
 

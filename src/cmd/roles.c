@@ -14,6 +14,7 @@
 #include "pods/pods.h"
 #include "rate/rate.h"
 #include "scheduler/scheduler.h"
+#include "trace/trace.h"
 
 #include "store/access.h"
 #include <errno.h>
@@ -434,6 +435,24 @@ static int find_keys(struct process *p, struct err *e)
 	return 0;
 }
 
+static int open_trace(struct process *p, struct err *e)
+{
+	static const char *const services[] = {
+		[ROLE_API] = "kiln-api",
+		[ROLE_SCHEDULER] = "kiln-scheduler",
+		[ROLE_API | ROLE_SCHEDULER] = "kiln",
+	};
+	const struct trace_config tc = {
+		.endpoint = p->cfg->otlp_endpoint,
+		.headers = p->cfg->otlp_headers,
+		.service = services[p->roles],
+		.version = KILN_VERSION,
+		.percent = (unsigned)p->cfg->trace_percent,
+	};
+
+	return trace_open(&tc, e);
+}
+
 static int open_parts(struct process *p, struct err *e)
 {
 	return parts_open(&p->loop, p->cfg, &p->parts, e);
@@ -446,6 +465,7 @@ static const struct {
 	unsigned roles, not_roles;
 	int (*open)(struct process *p, struct err *e);
 } openings[] = {
+	{ROLE_API | ROLE_SCHEDULER, 0, open_trace},
 	{ROLE_API | ROLE_SCHEDULER, 0, open_parts},
 	{ROLE_API, 0, find_keys},
 	{ROLE_API, 0, open_heard},
@@ -491,6 +511,7 @@ int roles_run(const struct roles_config *cfg, struct err *e)
 		start(&p);
 	(void)uv_run(&p.loop, UV_RUN_DEFAULT);
 	(void)uv_loop_close(&p.loop);
+	trace_close();
 	cleanup_close(&p.keeper_fd);
 	metrics_reset();
 	if (r == 0)

@@ -76,6 +76,10 @@ struct config {
 	char *runner_user; /* of the runner */
 	enum log_level log_level;
 
+	char *otlp_endpoint; /* "": nothing is traced */
+	char **otlp_headers;
+	int64_t trace_percent;
+
 	struct config_origin *origins; /* by place in the table */
 };
 

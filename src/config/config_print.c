@@ -33,13 +33,19 @@ static int put_address(FILE *out, const char *text)
 	return fprintf(out, "\"%.*s:***%s\"", (int)(colon - text), text, at);
 }
 
-static int put_list(FILE *out, char *const *items)
+/* "Name: value" without the value. */
+static int put_header(FILE *out, const char *text)
+{
+	return fprintf(out, "\"%.*s: ***\"", (int)strcspn(text, ":"), text);
+}
+
+static int put_list(FILE *out, char *const *items, bool secret)
 {
 	int n = fprintf(out, "[");
 
 	for (size_t i = 0; items && items[i]; i++) {
 		n += fprintf(out, "%s", i ? ", " : "");
-		n += put_quoted(out, items[i]);
+		n += secret ? put_header(out, items[i]) : put_quoted(out, items[i]);
 	}
 	return n + fprintf(out, "]");
 }
@@ -76,7 +82,7 @@ static int put_value(FILE *out, const struct config *c, const struct config_key 
 		return k->address ? put_address(out, *(char *const *)field)
 				  : put_quoted(out, *(char *const *)field);
 	case CONFIG_LIST:
-		return put_list(out, *(char **const *)field);
+		return put_list(out, *(char **const *)field, k->address);
 	case CONFIG_BOOL:
 		return fprintf(out, "%s", *(const bool *)field ? "true" : "false");
 	case CONFIG_LOGLEVEL:

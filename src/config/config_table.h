@@ -31,7 +31,7 @@ struct config_key {
 	int64_t min, max;
 	const char *preset; /* as text; NULL: found out at start, see help */
 	const char *help;
-	bool address;	     /* may hold a password */
+	bool address;	     /* may hold a password; a list: of headers */
 	const char *choices; /* words with blanks between */
 };
 

@@ -117,6 +117,9 @@ static const struct metric_def defs[_METRIC_MAX] = {
 	[METRIC_STORE_COMMITS] = COUNTS("kiln_store_commits_total", "Transactions of the store."),
 	[METRIC_STORE_ERRORS] =
 		COUNTS("kiln_store_errors_total", "Requests that the store failed.", "kind"),
+	[METRIC_TRACE_SPANS] =
+		COUNTS("kiln_trace_spans_total",
+		       "Spans that a collector took, and that were dropped.", "result"),
 	[METRIC_LOOP_LAG_SECONDS] =
 		TIMES("kiln_loop_lag_seconds", "Delay of a timer of the event loop.", fine),
 	[METRIC_ISOLATION_INFO] = GAUGES("kiln_isolation_info", "The walls around tasks, always 1.",

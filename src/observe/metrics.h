@@ -47,6 +47,7 @@ enum metric {
 	METRIC_REDIS_CALLS,		   /* use, result */
 	METRIC_STORE_COMMITS,		   /* counter */
 	METRIC_STORE_ERRORS,		   /* kind (full, unavailable, other) */
+	METRIC_TRACE_SPANS,		   /* result (exported, dropped) */
 	METRIC_LOOP_LAG_SECONDS,	   /* histogram */
 	METRIC_ISOLATION_INFO,		   /* level, limits, seccomp, landlock; gauge 1 */
 	_METRIC_MAX

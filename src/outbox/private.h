@@ -27,7 +27,9 @@ struct publication {
 	struct list link;   /* in publisher->checks while it counts, the longest unchecked first */
 	int64_t checked_us; /* monotonic */
 	bool left;
-	bool known; /* by its id, in publisher->known */
+	bool known;	 /* by its id, in publisher->known */
+	bool removed;	 /* CONFIRMED, and its note is gone: another one is a new one */
+	int64_t sent_us; /* wall */
 	struct queue_publish request;
 };
 

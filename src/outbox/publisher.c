@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "observe/metrics.h"
+#include "trace/trace.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -43,14 +44,26 @@ static void flush_soon(struct publisher *p)
 
 static void flush_done(struct publisher *p);
 
+static void note_removed(struct publisher *p, const struct uuid *id)
+{
+	struct publication *pub = map_get(&p->known, id, sizeof *id);
+
+	if (pub)
+		pub->removed = pub->state == PUB_CONFIRMED;
+}
+
 static void on_done(struct store_req *req, int code)
 {
 	struct publisher *p = req->ctx;
 
 	p->done_in_flight = false;
 	p->n_requests--;
-	for (size_t i = 0; code < 0 && i < p->doing.n; i++)
-		(void)ids_add(&p->done, &p->doing.at[i]);
+	for (size_t i = 0; i < p->doing.n; i++) {
+		if (code < 0)
+			(void)ids_add(&p->done, &p->doing.at[i]);
+		else
+			note_removed(p, &p->doing.at[i]);
+	}
 	p->doing.n = 0;
 	if (code == 0 && (p->closing || p->done.n >= DONE_BATCH))
 		flush_done(p);
@@ -136,6 +149,33 @@ static const char *result_of(int code)
 	return code == 0 ? "confirmed" : code == -EAGAIN ? "unavailable" : "refused";
 }
 
+/* Its part of the way, for those who follow the task by its trace. */
+static void tell_trace(const struct publication *pub, int code)
+{
+	const struct queue_message *m = &pub->request.message;
+	struct trace_context above;
+	const struct trace_attribute about[] = {
+		{"kiln.language", m->language, 0},
+		{"kiln.priority", task_class_name(m->class), 0},
+	};
+	struct trace_span s = {
+		.name = "publish",
+		.kind = TRACE_PRODUCER,
+		.parent = above.span,
+		.start_us = pub->sent_us,
+		.end_us = clock_wall_us(),
+		.error = code < 0 ? err_text(code) : NULL,
+		.task = &m->id,
+		.attributes = about,
+		.n_attributes = ARRAY_SIZE(about),
+	};
+
+	if (!trace_continue(m->traceparent, &above))
+		return;
+	trace_below(&above, &s.context);
+	trace_emit(&s);
+}
+
 static void on_published(struct queue_publish *r, int code)
 {
 	struct publication *pub = r->ctx;
@@ -143,12 +183,13 @@ static void on_published(struct queue_publish *r, int code)
 
 	p->n_requests--;
 	metric_add(METRIC_QUEUE_PUBLISHED, 1, result_of(code));
+	tell_trace(pub, code);
 	if (code == 0) {
 		publisher_done(p, &r->message.id);
 		pub->state = PUB_CONFIRMED;
 	} else if (!p->has_outbox || code != -EAGAIN) {
 		log_warn("outbox", "could not publish a task", LOG_TASK(&r->message.id),
-			 LOG_STR("reason", err_text(code)));
+			 LOG_TRACE(r->message.traceparent), LOG_STR("reason", err_text(code)));
 	}
 	/* Not there, or nobody knows: its note is still in the outbox. */
 	if (code < 0 || !pub->stream)
@@ -161,6 +202,8 @@ void publication_send(struct publication *pub)
 	struct publisher *p = pub->publisher;
 
 	pub->state = PUB_SENT;
+	pub->removed = false;
+	pub->sent_us = clock_wall_us();
 	pub->request.done = on_published;
 	pub->request.ctx = pub;
 	p->n_requests++;

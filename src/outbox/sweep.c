@@ -25,6 +25,16 @@ static void take(struct publisher *p);
 
 /* ---- taking ---- */
 
+/* A note of what a broker had: the old one, whose removal is on its way, or a new one, since the
+ * task was put back or its message lost. */
+static void send_again(struct publication *pub)
+{
+	if (pub->removed)
+		publication_send(pub);
+	else
+		publisher_done(pub->publisher, &pub->request.message.id);
+}
+
 static void send_ticket(struct publisher *p, const struct store_ticket *t)
 {
 	struct queue_message m = {.id = t->id, .class = t->class, .enqueued_us = p->take.now_us};
@@ -32,7 +42,7 @@ static void send_ticket(struct publisher *p, const struct store_ticket *t)
 	struct stream *s;
 
 	if (pub && pub->state == PUB_CONFIRMED)
-		publisher_done(p, &t->id);
+		send_again(pub);
 	if (pub && pub->state != PUB_LEFT)
 		return;
 	(void)str_copy(m.language, sizeof m.language, t->language);

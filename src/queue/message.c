@@ -147,18 +147,3 @@ int queue_message_read(const void *bytes, size_t len, struct queue_message *ret_
 		*ret_message = m;
 	return r;
 }
-
-bool queue_traceparent_valid(const char *text, size_t len)
-{
-	static const char shape[] = "xx-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx-xxxxxxxxxxxxxxxx-xx";
-
-	if (len != sizeof shape - 1)
-		return false;
-	for (size_t i = 0; i < len; i++) {
-		bool hex = (text[i] >= '0' && text[i] <= '9') || (text[i] >= 'a' && text[i] <= 'f');
-
-		if (shape[i] == 'x' ? !hex : text[i] != '-')
-			return false;
-	}
-	return true;
-}

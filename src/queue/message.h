@@ -27,6 +27,3 @@ int queue_message_write(const struct queue_message *m, struct buf *b);
 /* -EBADMSG with a message that says what is wrong. traceparent is not part of the bytes. */
 int queue_message_read(const void *bytes, size_t len, struct queue_message *ret_message,
 		       struct err *e);
-
-/* "00-" and so on, as of W3C's Trace Context, level 1; len bytes, no NUL needed. */
-bool queue_traceparent_valid(const char *text, size_t len);

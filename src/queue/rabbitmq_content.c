@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "queue/rabbitmq-private.h"
 
+#include "base/traceparent.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -34,7 +36,7 @@ static void take_headers(struct rabbit_content *content, const amqp_basic_proper
 
 		if (h->value.kind == AMQP_FIELD_KIND_UTF8 && h->key.len == 11 &&
 		    memcmp(h->key.bytes, "traceparent", 11) == 0 &&
-		    queue_traceparent_valid(h->value.value.bytes.bytes, h->value.value.bytes.len))
+		    traceparent_read(h->value.value.bytes.bytes, h->value.value.bytes.len, NULL))
 			copy_text(h->value.value.bytes, content->traceparent,
 				  sizeof content->traceparent);
 	}

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Output is held back while so much waits to be written, whatever credit there is: small chunks
  * cost more than their bytes. */
@@ -42,6 +43,7 @@ struct connection {
 struct task_slot { /* an execution and its place in the map */
 	struct connection *connection;
 	struct uuid id;
+	char traceparent[TRACEPARENT_LEN + 1];
 	struct execution *execution;
 };
 
@@ -156,7 +158,8 @@ static void on_done(void *ctx, struct execution *x, const struct execution_end *
 	m.standby = text(end->standby);
 	if (end->error_code)
 		log_warn("runner", "could not run a task", LOG_TASK(&t->id),
-			 LOG_STR("code", end->error_code), LOG_STR("reason", end->error_message));
+			 LOG_TRACE(t->traceparent), LOG_STR("code", end->error_code),
+			 LOG_STR("reason", end->error_message));
 	send_frame(t->connection, KILN__FRAME__KIND_DONE, &m);
 	slot_free(t);
 }
@@ -272,6 +275,7 @@ static int task_add(struct connection *c, struct intake *in, struct execution **
 	if (r == 0) {
 		t->connection = c;
 		t->id = in->id;
+		memcpy(t->traceparent, in->traceparent, sizeof(t->traceparent));
 		r = map_put(&c->tasks, t->id.bytes, sizeof(t->id.bytes), t);
 	}
 	if (r < 0) {

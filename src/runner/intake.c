@@ -83,6 +83,8 @@ int intake_init(struct intake *in, const Kiln__Assign *m, struct err *e)
 		return err_set(e, -EBADMSG, "a task has no id");
 	if (!str_copy(in->tenant, sizeof(in->tenant), m->tenant))
 		return err_set(e, -EBADMSG, "the name of a tenant is too long");
+	if (traceparent_read(m->traceparent, strlen(m->traceparent), NULL))
+		(void)str_copy(in->traceparent, sizeof(in->traceparent), m->traceparent);
 	if (m->n_runs == 0 || m->n_runs > TASK_RUNS_MAX)
 		return err_set(e, -EBADMSG, "a task has %zu runs", m->n_runs);
 	r = codec_get_program(m->program, &in->program, e);

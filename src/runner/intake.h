@@ -7,6 +7,7 @@
  */
 
 #include "base/err.h"
+#include "base/traceparent.h"
 #include "task/language.h"
 #include "task/task.h"
 #include "wire/codec.h"
@@ -21,6 +22,7 @@ enum {
 struct intake {
 	struct uuid id;
 	char tenant[TASK_TENANT_MAX + 1];
+	char traceparent[TRACEPARENT_LEN + 1]; /* "": none */
 	struct task_program program;
 	struct task_run *runs;
 	size_t n_runs;

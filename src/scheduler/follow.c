@@ -75,6 +75,7 @@ int job_compiled(struct job *j, const Kiln__Compiled *m)
 	if (j->state != JOB_RUNNING || !m->result || j->result->compile.ran)
 		return -EBADMSG;
 	metric_add(METRIC_COMPILE_CACHE_REQUESTS, 1, m->result->cached ? "hit" : "miss");
+	spans_compiled(j);
 	return codec_get_compile_result(m->result, &j->result->compile, NULL);
 }
 
@@ -100,6 +101,7 @@ int job_run_done(struct job *j, const Kiln__RunDone *m)
 		return -EBADMSG;
 	if (m->result->stdout.len || m->result->stderr.len) /* outputs come as OUTPUT */
 		return -EBADMSG;
+	spans_run_done(j, m->run);
 	r = codec_get_run_result(m->result, &j->result->runs[m->run], NULL);
 	for (int k = 0; r == 0 && k < _TASK_STREAM_MAX; k++)
 		r = take_output(j, m->run, k);
@@ -175,8 +177,8 @@ int job_done(struct job *j, const Kiln__Done *m)
 		(void)str_copy(j->error_code, sizeof j->error_code, m->error_code);
 		(void)str_copy(j->error_message, sizeof j->error_message, m->error_message);
 		log_warn("scheduler", "a runner could not run a task", LOG_TASK(&j->id),
-			 LOG_STR("pod", j->runner->pod), LOG_STR("code", m->error_code),
-			 LOG_STR("reason", m->error_message));
+			 LOG_TRACE(j->spec->traceparent), LOG_STR("pod", j->runner->pod),
+			 LOG_STR("code", m->error_code), LOG_STR("reason", m->error_message));
 		runner_release_slot(j);
 		job_settle(j, SETTLE_RETRY);
 		return 0;

@@ -47,6 +47,7 @@ enum settle {
 };
 
 struct runner;
+struct job_spans;
 
 struct job {
 	struct lane_item lane;
@@ -65,11 +66,14 @@ struct job {
 	enum settle settle;
 	struct runner *runner; /* NULL while waiting, and when it is gone */
 	bool cancel_sent;
-	bool moved; /* a sweep put the row back to queued meanwhile: this attempt counts no more */
+	/* Its row was put back to queued meanwhile, or a copy of its message came, which says that
+	 * this may be so: where the attempt comes to nothing, the task starts over. */
+	bool again;
 
 	struct task_spec *spec;
 	struct task_result *result;
-	struct buf *outputs; /* [n_runs * _TASK_STREAM_MAX], what OUTPUT frames brought */
+	struct buf *outputs;	 /* [n_runs * _TASK_STREAM_MAX], what OUTPUT frames brought */
+	struct job_spans *spans; /* NULL where it is not traced */
 	uint64_t credit_used;
 	uint64_t next_sequence;
 	int attempt;
@@ -185,7 +189,16 @@ void job_free(struct job *j);
 struct job *job_find(struct scheduler *s, const ProtobufCBinaryData *id);
 void job_queue_lost(struct job *j);
 void job_start_over(struct job *j); /* its row is queued again */
-void job_abandon(struct job *j);    /* the scheduler ends: let go of it now, or soon */
+/* Somebody else's, or final: lets go of its message, unless there is reason to look again. */
+void job_drop(struct job *j);
+void job_abandon(struct job *j); /* the scheduler ends: let go of it now, or soon */
+
+/* spans.c: what is told to a collector about one attempt. */
+void spans_begin(struct job *j); /* the program is here */
+void spans_compiled(struct job *j);
+void spans_run_done(struct job *j, size_t run);
+void spans_end(struct job *j, const char *error); /* error: why it came to nothing, or NULL */
+void spans_drop(struct job *j);
 
 /* settle.c: from the end of a run to the row. */
 void job_settle(struct job *j, enum settle how);

@@ -65,11 +65,12 @@ static void clear_try(struct job *j)
 	j->result = NULL;
 	task_spec_free(j->spec);
 	j->spec = NULL;
+	spans_drop(j);
 	list_unlink(&j->claim_link);
 	j->claim = CLAIM_NONE;
 	j->settle = SETTLE_NONE;
 	j->cancel_sent = false;
-	j->moved = false;
+	j->again = false;
 	j->credit_used = 0;
 	j->next_sequence = 0;
 	j->attempt = 0;
@@ -116,11 +117,12 @@ void job_delivered(struct scheduler *s, struct queue_delivery *d)
 
 	if (j) {
 		/* Twice, which at-least-once allows. The copy stands in for one that was lost with
-		 * its queue; otherwise it is of no use. */
+		 * its queue; otherwise its word is kept, and one message is enough. */
 		if (j->delivery)
 			queue_ack(s->cfg.queue, d);
 		else
 			j->delivery = d;
+		j->again = true;
 		return;
 	}
 	language = language_index(s, d->message.language);
@@ -149,8 +151,12 @@ void job_start_over(struct job *j)
 
 /* ---- fetching the program ---- */
 
-static void drop(struct job *j)
+void job_drop(struct job *j)
 {
+	if (j->again) {
+		job_start_over(j);
+		return;
+	}
 	if (j->delivery)
 		queue_ack(j->scheduler->cfg.queue, j->delivery);
 	j->delivery = NULL;
@@ -184,6 +190,7 @@ static void assign(struct job *j)
 {
 	int r = make_result(j);
 
+	spans_begin(j);
 	j->assigned_us = clock_monotonic_us();
 	j->started_us = clock_wall_us();
 	if (r == 0 && j->runner) {
@@ -199,7 +206,7 @@ static void assign(struct job *j)
 		r = j->runner ? assign_send(j) : -EPIPE;
 	if (r < 0) {
 		log_warn("scheduler", "could not assign a task", LOG_TASK(&j->id),
-			 LOG_STR("reason", err_text(r)));
+			 LOG_TRACE(j->spec->traceparent), LOG_STR("reason", err_text(r)));
 		scheduler_retry(j, job_start_over);
 		return;
 	}
@@ -222,7 +229,7 @@ static void on_stored_spec(struct store_req *req, int code)
 	if (code < 0 || t->state != TASK_QUEUED) {
 		if (code == 0)
 			task_free(t);
-		drop(j);
+		job_drop(j);
 		return;
 	}
 	j->spec = calloc(1, sizeof *j->spec);

@@ -33,7 +33,7 @@ void recover_moved(struct scheduler *s, const struct store_ticket *t)
 		/* Our own, whose lease could not be renewed: it starts over when this attempt is
 		 * through, since its message is with us. */
 		if (j)
-			j->moved = true;
+			j->again = true;
 		else
 			publisher_requeue(s->cfg.publisher, t);
 		return;

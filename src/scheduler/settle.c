@@ -20,13 +20,6 @@ static bool may_come_back(int code)
 	return code == -ENOSPC || code == -EAGAIN || code == -ENOMEM || code == -EIO;
 }
 
-static void acknowledge(struct job *j)
-{
-	if (j->delivery)
-		queue_ack(j->scheduler->cfg.queue, j->delivery);
-	j->delivery = NULL;
-}
-
 static void tell_finished(struct job *j, enum task_state state)
 {
 	uint8_t payload = (uint8_t)state;
@@ -158,29 +151,28 @@ static void on_finished(struct store_req *req, int code)
 		scheduler_retry(j, settle);
 		return;
 	}
-	if (code == -ESTALE && j->moved) {
-		metric_add(METRIC_TASK_DUPLICATES_DROPPED, 1);
-		job_start_over(j);
-		return;
-	}
 	if (code < 0) {
 		metric_add(METRIC_TASK_DUPLICATES_DROPPED, 1);
 		/* Without a claim before, it was cancelled or expired at the last moment. */
 		if (!j->store_finish.claim_owner)
 			log_warn("scheduler", "a result came too late and was dropped",
-				 LOG_TASK(&j->id), LOG_INT("attempt", j->attempt));
+				 LOG_TASK(&j->id), LOG_TRACE(j->spec->traceparent),
+				 LOG_INT("attempt", j->attempt));
 		else if (code == -ESTALE && j->store_finish.found == TASK_EXPIRED)
 			tell_finished(j, TASK_EXPIRED);
-	} else {
-		j->attempt = j->store_finish.attempt;
-		put_into_cache(j);
-		tell_finished(j, j->final_state);
-		observe_finish(j);
-		log_debug("scheduler", "task is finished", LOG_TASK(&j->id),
-			  LOG_STR("state", task_state_name(j->final_state)));
+		job_drop(j);
+		return;
 	}
-	acknowledge(j);
-	job_free(j);
+	j->attempt = j->store_finish.attempt;
+	put_into_cache(j);
+	tell_finished(j, j->final_state);
+	observe_finish(j);
+	spans_end(j, NULL);
+	log_debug("scheduler", "task is finished", LOG_TASK(&j->id),
+		  LOG_TRACE(j->spec->traceparent),
+		  LOG_STR("state", task_state_name(j->final_state)));
+	j->again = false; /* a copy of the message says nothing any more */
+	job_drop(j);
 }
 
 static void finish(struct job *j)
@@ -214,10 +206,13 @@ static void on_released(struct store_req *req, int code)
 		scheduler_retry(j, settle);
 		return;
 	}
-	if ((code == 0 && j->store_release.state == TASK_QUEUED) || (code == -ESTALE && j->moved)) {
+	if (code == 0)
+		spans_end(j, j->error_code[0] ? j->error_code : "handed back");
+	if (code == 0 && j->store_release.state == TASK_QUEUED) {
 		/* Its message is here still, so that none is needed. */
 		if (j->delivery)
 			publisher_forget(j->scheduler->cfg.publisher, &j->id);
+		j->taken_us = clock_monotonic_us(); /* the next attempt's */
 		job_start_over(j);
 		return;
 	}
@@ -225,9 +220,9 @@ static void on_released(struct store_req *req, int code)
 		metric_add(METRIC_TASKS_FINISHED, 1, j->spec->program.language,
 			   task_state_name(j->store_release.state));
 		tell_finished(j, j->store_release.state);
+		j->again = false;
 	}
-	acknowledge(j);
-	job_free(j);
+	job_drop(j);
 }
 
 static void release(struct job *j)
@@ -252,8 +247,7 @@ static void settle(struct job *j)
 	if (j->claim == CLAIM_PENDING || j->settling || !list_empty(&j->retry_link))
 		return; /* comes back here when that is through */
 	if (j->claim == CLAIM_LOST) {
-		acknowledge(j);
-		job_free(j);
+		job_drop(j);
 		return;
 	}
 	if (j->settle == SETTLE_FINISH && (j->claim == CLAIM_WON || j->claim == CLAIM_DUE))

@@ -3,6 +3,7 @@
 /* What others may write to a queue at a broker. What is accepted must come out the same when it is
  * written and read again. */
 
+#include "base/traceparent.h"
 #include "queue/message.h"
 
 #include <assert.h>
@@ -18,7 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct err e = {""};
 	struct buf b;
 
-	(void)queue_traceparent_valid((const char *)data, size);
+	(void)traceparent_read((const char *)data, size, NULL);
 	if (queue_message_read(data, size, &m, &e) < 0) {
 		assert(e.msg[0]);
 		return 0;

@@ -70,7 +70,7 @@ def stack():
 class Kiln:
     """One process of Kiln."""
 
-    def __init__(self, stack, role="serve", *args, env=None):
+    def __init__(self, stack, role="serve", *args, env=None, ready=True):
         self.stack = stack
         self.dir = tempfile.mkdtemp(prefix="kiln-outbox-")
         os.chmod(self.dir, 0o755)
@@ -88,7 +88,7 @@ class Kiln:
                                             env=os.environ | (env or {}))
         try:
             self.url = until("an address in " + self.log_path, self.find_url)
-            until("readiness", lambda: self.get("/readyz")[0] == 200)
+            until("readiness", lambda: not ready or self.get("/readyz")[0] == 200)
         except BaseException:
             self.end()
             raise
@@ -201,6 +201,25 @@ def test_tasks_of_a_broker_that_was_emptied_run_all_the_same(stack):
     with Kiln(stack) as kiln:
         until("all results", lambda: kiln.done(tasks))
         assert kiln.metric("kiln_tasks_found_lost_total") == 40
+
+
+def test_note_that_comes_after_the_first_was_published_is_published_too(stack):
+    """Whoever published a task knows it as such; that it is noted again says that its message came to nothing."""
+    secret = os.path.join(stack.directory, "secret")
+    with open(os.open(secret, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as f:
+        f.write("5a" * 32 + "\n")
+    no_runner = ("--pods=runners:none@127.0.0.1:1", f"--cluster-secret-file={secret}")
+    with Kiln(stack, "api") as api, Kiln(stack, "scheduler", *no_runner, ready=False):
+        task = api.submit()
+        for _ in range(3):
+            until("its note gone", lambda: stack.sql("SELECT count(*) FROM outbox") == "0")
+            until("its message", lambda: stack.queues()["kiln.python.normal"] == 1)
+            stack.ctl("purge_queue", "kiln.python.normal")
+            stack.sql("INSERT INTO outbox (id, tenant, language, class, since)"
+                      f" SELECT id, tenant, language, class, 0 FROM live WHERE id = '{task}'")
+        until("its message", lambda: stack.queues()["kiln.python.normal"] == 1)
+    with Kiln(stack) as kiln:
+        until("its result", lambda: kiln.done([task]))
 
 
 def test_queue_deleted_under_a_consumer_loses_nothing(stack):

@@ -339,13 +339,12 @@ struct uuid store_task(struct world *w, const char *tenant)
 	return id;
 }
 
-struct uuid submit_for(struct world *w, const char *tenant)
+void publish_task(struct world *w, const struct uuid *id, const char *tenant)
 {
 	struct wait published = {0};
 	struct queue_publish publish = {.done = on_published, .ctx = &published};
-	struct uuid id = store_task(w, tenant);
 
-	publish.message.id = id;
+	publish.message.id = *id;
 	publish.message.class = TASK_CLASS_NORMAL;
 	publish.message.enqueued_us = clock_wall_us();
 	(void)snprintf(publish.message.language, TASK_LANGUAGE_MAX, "python");
@@ -354,6 +353,13 @@ struct uuid submit_for(struct world *w, const char *tenant)
 	queue_publish(w->queue, &publish);
 	wait_flag(w, &published.done);
 	assert_int_equal(published.code, 0);
+}
+
+struct uuid submit_for(struct world *w, const char *tenant)
+{
+	struct uuid id = store_task(w, tenant);
+
+	publish_task(w, &id, tenant);
 	return id;
 }
 
@@ -389,6 +395,24 @@ void claim_for(struct world *w, const struct uuid *id, uint64_t owner)
 	store_claim(w->store, &claim);
 	wait_flag(w, &wait.done);
 	assert_int_equal(wait.code, 0);
+}
+
+void end_every_lease(struct world *w)
+{
+	struct wait wait = {0};
+	struct store_sweep sweep = {
+		.req = {.done = on_stored, .ctx = &wait},
+		.now_us = clock_wall_us(),
+		.every_lease = true,
+		.error_code = "scheduler_lost",
+		.error_message = "ended by a test",
+		.limit = 10,
+	};
+
+	store_sweep(w->store, &sweep);
+	wait_flag(w, &wait.done);
+	assert_int_equal(wait.code, 0);
+	free(sweep.tickets);
 }
 
 struct task *wait_state(struct world *w, const struct uuid *id, enum task_state state)

@@ -58,10 +58,12 @@ void wait_flag(struct world *w, const bool *flag);
 void close_scheduler(struct world *w);
 int world_teardown(void **state);
 struct uuid store_task(struct world *w, const char *tenant); /* not published */
+void publish_task(struct world *w, const struct uuid *id, const char *tenant);
 struct uuid submit_for(struct world *w, const char *tenant);
 struct uuid submit(struct world *w);
 struct task *read_task(struct world *w, const struct uuid *id);
 void claim_for(struct world *w, const struct uuid *id, uint64_t owner);
+void end_every_lease(struct world *w); /* as another process would that takes this one for dead */
 struct task *wait_state(struct world *w, const struct uuid *id, enum task_state state);
 enum task_state cancel_task(struct world *w, const struct uuid *id);
 void expect_lost(struct world *w, struct fake_runner *r);

@@ -323,22 +323,6 @@ static void request_too_many_items_is_413_with_the_ceiling(void **state)
 	expect_many("args", "\"", "\"", TASK_ARGS_MAX);
 }
 
-static void traceparent_is_taken_by_the_letter(void **state)
-{
-	(void)state;
-	assert_true(request_traceparent_valid(
-		"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
-	assert_false(request_traceparent_valid(""));
-	assert_false(request_traceparent_valid(
-		"00-4BF92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
-	assert_false(request_traceparent_valid(
-		"00-00000000000000000000000000000000-00f067aa0ba902b7-01"));
-	assert_false(request_traceparent_valid(
-		"00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01"));
-	assert_false(request_traceparent_valid(
-		"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x"));
-}
-
 static void idempotency_key_is_visible_ascii(void **state)
 {
 	char key[257];
@@ -369,7 +353,6 @@ int main(void)
 		cmocka_unit_test(request_full_is_taken_whole),
 		cmocka_unit_test(request_files_without_code_have_an_entry),
 		cmocka_unit_test(request_too_many_items_is_413_with_the_ceiling),
-		cmocka_unit_test(traceparent_is_taken_by_the_letter),
 		cmocka_unit_test(idempotency_key_is_visible_ascii),
 	};
 

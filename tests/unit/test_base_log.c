@@ -75,6 +75,15 @@ static void line_is_one_json_object(void **state)
 			       "\"task_id\":\"0123abcd-4567-89ef-cdef-0123456789ab\"}\n");
 }
 
+static void trace_is_told_where_there_is_one(void **state)
+{
+	log_info("c", "m", LOG_TRACE(NULL), LOG_TRACE("nonsense"),
+		 LOG_TRACE("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+		 LOG_INT("n", 1));
+	assert_ends_with(logged(*state), "\"msg\":\"m\",\"trace_id\":"
+					 "\"4bf92f3577b34da6a3ce929d0e0e4736\",\"n\":1}\n");
+}
+
 static void line_without_fields_works(void **state)
 {
 	log_error("c", "m");
@@ -143,6 +152,7 @@ static void levels_parsed(void **state)
 
 static const struct CMUnitTest tests[] = {
 	CASE(line_is_one_json_object),
+	CASE(trace_is_told_where_there_is_one),
 	CASE(line_without_fields_works),
 	CASE(levels_below_are_silent),
 	CASE(text_is_escaped),

@@ -227,6 +227,7 @@ static void every_metric_is_well_formed(void **state)
 	metric_add(METRIC_STORE_ERRORS, 1, "full");
 	metric_set(METRIC_REDIS_UP, 1, "cache");
 	metric_add(METRIC_REDIS_CALLS, 1, "cache", "ok");
+	metric_add(METRIC_TRACE_SPANS, 1, "exported");
 	metric_observe(METRIC_LOOP_LAG_SECONDS, 1);
 	metric_set_(METRIC_ISOLATION_INFO, 1, values);
 	text = scrape();

@@ -383,6 +383,37 @@ static void task_of_a_scheduler_that_is_gone_runs_again(void **state)
 	wait_flag(w, &r.lost);
 }
 
+/* Its scheduler stood still for longer than the lease: another put the task back, and the message
+ * of that came here while the first attempt was still at its end. */
+static void copy_that_comes_during_a_lost_attempt_is_not_forgotten(void **state)
+{
+	struct world *w = *state;
+	struct uuid id = submit(w);
+	struct fake_runner r;
+	struct task *t;
+
+	runner_join(w, &r, "runner", 1);
+	(void)expect_frame(w, &r, KILN__FRAME__KIND_ASSIGN);
+	accept_task(&r, &id);
+	task_free(wait_state(w, &id, TASK_RUNNING));
+	end_every_lease(w);
+	publish_task(w, &id, "default");
+	for (int i = 0; i < 50; i++)
+		turn(w);
+	send_run_done(&r, &id, TASK_OUTCOME_SIGNALLED);
+	send_done(&r, &id, false, "");
+	(void)expect_frame(w, &r, KILN__FRAME__KIND_ASSIGN);
+	accept_task(&r, &id);
+	send_run_done(&r, &id, TASK_OUTCOME_OK);
+	send_done(&r, &id, false, "");
+	t = wait_state(w, &id, TASK_DONE);
+	assert_int_equal(t->attempt, 2);
+	assert_int_equal(t->result->outcome, TASK_OUTCOME_OK);
+	task_free(t);
+	runner_leave(&r);
+	wait_flag(w, &r.lost);
+}
+
 static void every_runner_knows_an_owner_of_its_own(void **state)
 {
 	struct world *w = *state;
@@ -492,6 +523,7 @@ int main(void)
 		TEST(runner_of_another_protocol_is_refused),
 		TEST(runner_may_not_speak_of_another_runners_task),
 		TEST(task_of_a_scheduler_that_is_gone_runs_again),
+		TEST(copy_that_comes_during_a_lost_attempt_is_not_forgotten),
 		TEST(every_runner_knows_an_owner_of_its_own),
 		TEST(tenant_with_many_does_not_delay_another),
 		TEST(tenant_runs_no_more_than_its_bound),
