@@ -103,11 +103,14 @@ struct rabbit_lane {
 	uint64_t seen_in, seen_out;
 	bool declared;
 	int64_t broken_until_us; /* monotonic: its last declaration failed */
-	size_t wanted;		 /* prefetch */
-	size_t consuming;	 /* prefetch of the consumer; 0: there is none */
-	amqp_channel_t channel;	 /* of its consumer; 0: none yet */
-	bool open;		 /* the channel is, in this session */
-	char tag[16];		 /* of that consumer */
+	int hung_ms; /* it does not answer: the pause before it is tried again; 0: it does */
+	int64_t hung_until_us;	  /* monotonic */
+	int64_t stalled_until_us; /* monotonic: a publish was not confirmed, while others were */
+	size_t wanted;		  /* prefetch */
+	size_t consuming;	  /* prefetch of the consumer; 0: there is none */
+	amqp_channel_t channel;	  /* of its consumer; 0: none yet */
+	bool open;		  /* the channel is, in this session */
+	char tag[16];		  /* of that consumer */
 	bool consume_again;
 	struct rabbit_content content;
 	int64_t counted_us;		/* monotonic: when its count was asked for last */
@@ -169,6 +172,7 @@ struct rabbit_thread {
 	size_t host; /* the one to try next */
 	struct backoff backoff;
 	int64_t retry_at_us;
+	int64_t dead_hung_until_us; /* monotonic */
 	struct list lanes;
 	struct rabbit_lane *channels[RABBIT_CHANNELS_MAX]; /* of the in connection */
 	amqp_channel_t n_channels;
@@ -181,6 +185,8 @@ struct rabbit_thread {
 	struct map by_tag;     /* the same */
 	uint64_t next_tag;
 	bool blocked, stalled;
+	int64_t confirmed_us; /* monotonic: the last confirm of all */
+	size_t n_ghosts;      /* in flight, and answered already */
 	struct rabbit_content returned;
 	struct rabbit_lane *asked; /* whose count was asked for and has not come */
 
@@ -270,20 +276,31 @@ bool rabbit_has_room(const struct rabbit_conn *c);
 /* ---- rabbitmq_topology.c ---- */
 enum { CHANNEL_TOPOLOGY = 1, CHANNEL_SAMPLES = 2, CHANNEL_LANES = 3, CHANNEL_PUBLISH = 1 };
 void rabbit_name(const struct rabbit_url *url, const char *what, char dst[static RABBIT_NAME_MAX]);
-int rabbit_declare_common(struct rabbit_conn *c, const struct rabbit_url *url, struct err *e);
+int rabbit_declare_exchanges(struct rabbit_conn *c, const struct rabbit_url *url, struct err *e);
+int rabbit_declare_dead(struct rabbit_conn *c, const struct rabbit_url *url, struct err *e);
 int rabbit_declare_queue(struct rabbit_conn *c, const struct rabbit_url *url, const char *queue,
 			 const char *key, struct err *e);
 /* 0 where the lane's queue is there; -EAGAIN where it cannot be now; -ENOTCONN. */
+/* 0, -EAGAIN where it is broken or hung, -ENOTCONN where the session is over. */
 int rabbit_declare_lane(struct rabbit_thread *t, struct rabbit_lane *lane);
 int rabbit_ask_counts(struct rabbit_thread *t);
 void rabbit_counted(struct rabbit_thread *t, const amqp_queue_declare_ok_t *m);
 int rabbit_samples_refused(struct rabbit_thread *t);
 
 /* ---- rabbitmq_publish.c ---- */
+/* ---- queues that hang ---- */
+
+/* Ends the session for what was asked of that queue at that time. */
+int rabbit_lose_by_lane(struct rabbit_thread *t, struct rabbit_lane *lane, int64_t asked_us,
+			struct err *e);
+void rabbit_try_hung(struct rabbit_thread *t);
+/* At the beginning of a session. */
+int rabbit_declare_dead_once(struct rabbit_thread *t, struct err *e);
+
 int rabbit_send_publishes(struct rabbit_thread *t);
 void rabbit_confirmed(struct rabbit_thread *t, uint64_t tag, bool multiple, bool ok);
 void rabbit_mark_returned(struct rabbit_thread *t, const char *message_id);
-void rabbit_expire_publishes(struct rabbit_thread *t);
+int rabbit_expire_publishes(struct rabbit_thread *t); /* 0 or -ENOTCONN */
 void rabbit_fail_publishes(struct rabbit_thread *t, bool in_flight);
 int rabbit_write(struct rabbit_conn *c, const struct rabbit_url *url, const char *key,
 		 const struct queue_message *m, struct err *e);

@@ -71,6 +71,7 @@ static int consume(struct rabbit_thread *t, struct rabbit_lane *lane, struct err
 /* Makes the consumer of a lane what it should be. */
 static int renew(struct rabbit_thread *t, struct rabbit_lane *lane)
 {
+	int64_t asked_us = rabbit_now_us();
 	struct err e = {""};
 	int r;
 
@@ -97,7 +98,7 @@ static int renew(struct rabbit_thread *t, struct rabbit_lane *lane)
 	/* A refusal closed the channel, and with it went what was delivered there: as a whole, this
 	 * is told by a session that ends. */
 	(void)err_wrap(&e, r, "could not consume from \"%s\"", lane->queue);
-	return rabbit_lose(t, &e);
+	return rabbit_lose_by_lane(t, lane, asked_us, &e);
 }
 
 int rabbit_consume_lanes(struct rabbit_thread *t)
@@ -110,7 +111,7 @@ int rabbit_consume_lanes(struct rabbit_thread *t)
 
 		if (lane->wanted == lane->consuming && !lane->consume_again)
 			continue;
-		if (lane->wanted && now_us < lane->broken_until_us)
+		if (lane->wanted && (lane->hung_ms || now_us < lane->broken_until_us))
 			continue;
 		r = renew(t, lane);
 		if (r < 0)

@@ -28,7 +28,9 @@ static int open_channels(struct queue_inspector *i, struct err *e)
 	if (r == 0)
 		r = rabbit_open_channel(&i->in, CHANNEL_GET, e);
 	if (r == 0)
-		r = rabbit_declare_common(&i->in, &i->url, e);
+		r = rabbit_declare_exchanges(&i->in, &i->url, e);
+	if (r == 0)
+		r = rabbit_declare_dead(&i->in, &i->url, e);
 	if (r == 0)
 		r = rabbit_open_channel(&i->out, CHANNEL_PUBLISH, e);
 	if (r < 0)

@@ -7,9 +7,12 @@
 /*
  * Publishes are persistent, mandatory and confirmed. A message that no queue takes comes back as
  * "returned" and is confirmed all the same, afterwards: it counts as failed. What is not confirmed
- * in time is answered as failed and forgotten when its confirm comes; until then the broker counts
- * as stalled, and new publishes fail at once.
+ * in time is answered as failed and forgotten when its confirm comes; until then the broker, or the
+ * queue alone where others were confirmed meanwhile, counts as stalled, and new publishes fail at
+ * once.
  */
+
+enum { GHOSTS_MAX = RABBIT_WINDOW / 2 };
 
 static const char content_type[] = "text/plain";
 
@@ -69,6 +72,8 @@ static void finish(struct rabbit_thread *t, struct rabbit_item *item, bool ok)
 {
 	list_unlink(&item->flight_link);
 	(void)map_remove(&t->by_tag, &item->confirm_tag, sizeof item->confirm_tag);
+	item->lane->stalled_until_us = 0;
+	t->n_ghosts -= item->answered;
 	if (item->answered)
 		free(item);
 	else
@@ -88,6 +93,7 @@ void rabbit_confirmed(struct rabbit_thread *t, uint64_t tag, bool multiple, bool
 	struct rabbit_item *item, *tmp;
 
 	set_stalled(t, false);
+	t->confirmed_us = rabbit_now_us();
 	if (!multiple) {
 		item = map_get(&t->by_tag, &tag, sizeof tag);
 		if (item)
@@ -125,6 +131,18 @@ void rabbit_mark_returned(struct rabbit_thread *t, const char *message_id)
 	}
 }
 
+/* To a queue that does not confirm, one message in a while. */
+static bool may_try(struct rabbit_lane *lane)
+{
+	int64_t now_us = rabbit_now_us();
+
+	if (now_us < lane->stalled_until_us)
+		return false;
+	if (lane->stalled_until_us)
+		lane->stalled_until_us = now_us + RABBIT_CONFIRM_MS * INT64_C(1000);
+	return true;
+}
+
 /* One message on its way. -ENOTCONN where the session is over; the item is then answered. */
 static int send_one(struct rabbit_thread *t, struct rabbit_item *item)
 {
@@ -133,6 +151,8 @@ static int send_one(struct rabbit_thread *t, struct rabbit_item *item)
 
 	if (r == -ENOTCONN)
 		return r;
+	if (r == 0 && !may_try(item->lane))
+		r = -EAGAIN;
 	if (r < 0) {
 		answer(t, item, r);
 		return 0;
@@ -175,35 +195,51 @@ int rabbit_send_publishes(struct rabbit_thread *t)
 	return r;
 }
 
+/* Its place stays taken, so that the confirm is known when it comes. */
+static int leave_ghost(struct rabbit_thread *t, struct rabbit_item *item)
+{
+	struct rabbit_item *ghost = calloc(1, sizeof *ghost);
+
+	if (!ghost)
+		return -ENOMEM;
+	ghost->answered = true;
+	ghost->lane = item->lane;
+	ghost->confirm_tag = item->confirm_tag;
+	list_init(&ghost->link);
+	list_insert_before(&item->flight_link, &ghost->flight_link);
+	list_unlink(&item->flight_link);
+	(void)map_remove(&t->by_tag, &item->confirm_tag, sizeof item->confirm_tag);
+	if (map_put(&t->by_tag, &ghost->confirm_tag, sizeof ghost->confirm_tag, ghost) < 0) {
+		list_unlink(&ghost->flight_link);
+		free(ghost);
+		return 0;
+	}
+	t->n_ghosts++;
+	return 0;
+}
+
+/* Others were confirmed since: it is this queue. None was: it is the broker. */
+static void note_late(struct rabbit_thread *t, struct rabbit_item *item, int64_t now_us)
+{
+	if (t->confirmed_us > item->deadline_us - RABBIT_CONFIRM_MS * INT64_C(1000))
+		item->lane->stalled_until_us = now_us + RABBIT_CONFIRM_MS * INT64_C(1000);
+	else
+		set_stalled(t, true);
+}
+
 /* Answers what has waited too long, sent or not. */
-void rabbit_expire_publishes(struct rabbit_thread *t)
+int rabbit_expire_publishes(struct rabbit_thread *t)
 {
 	int64_t now_us = rabbit_now_us();
 	struct rabbit_item *item, *tmp;
+	struct err e;
 
 	LIST_FOREACH_SAFE (item, tmp, &t->in_flight, flight_link) {
-		struct rabbit_item *ghost;
-
 		if (item->answered)
 			continue;
-		if (item->deadline_us > now_us)
+		if (item->deadline_us > now_us || leave_ghost(t, item) < 0)
 			break;
-		/* Its place stays taken, so that the confirm is known when it comes. */
-		ghost = calloc(1, sizeof *ghost);
-		if (!ghost)
-			break;
-		ghost->answered = true;
-		ghost->confirm_tag = item->confirm_tag;
-		list_init(&ghost->link);
-		list_insert_before(&item->flight_link, &ghost->flight_link);
-		list_unlink(&item->flight_link);
-		(void)map_remove(&t->by_tag, &item->confirm_tag, sizeof item->confirm_tag);
-		if (map_put(&t->by_tag, &ghost->confirm_tag, sizeof ghost->confirm_tag, ghost) <
-		    0) {
-			list_unlink(&ghost->flight_link);
-			free(ghost);
-		}
-		set_stalled(t, true);
+		note_late(t, item, now_us);
 		answer(t, item, -EAGAIN);
 	}
 	LIST_FOREACH_SAFE (item, tmp, &t->to_send, link) {
@@ -211,6 +247,10 @@ void rabbit_expire_publishes(struct rabbit_thread *t)
 			break;
 		answer(t, item, -EAGAIN);
 	}
+	if (t->n_ghosts < GHOSTS_MAX)
+		return 0;
+	(void)err_set(&e, -ENOTCONN, "too many publishes were never confirmed");
+	return rabbit_lose(t, &e);
 }
 
 void rabbit_fail_publishes(struct rabbit_thread *t, bool in_flight)

@@ -76,7 +76,7 @@ static void forget_lane(struct rabbit_lane *lane)
 {
 	lane->declared = lane->open = lane->consume_again = false;
 	lane->consuming = 0;
-	lane->counted_us = lane->broken_until_us = 0;
+	lane->counted_us = lane->broken_until_us = lane->stalled_until_us = 0;
 	lane->content.kind = CONTENT_NONE;
 }
 
@@ -114,7 +114,9 @@ static int open_session(struct rabbit_thread *t, size_t host, struct err *e)
 	if (r == 0)
 		r = rabbit_open_channel(&t->in, CHANNEL_SAMPLES, e);
 	if (r == 0)
-		r = rabbit_declare_common(&t->in, url, e);
+		r = rabbit_declare_exchanges(&t->in, url, e);
+	if (r == 0)
+		r = rabbit_declare_dead_once(t, e);
 	if (r == 0)
 		r = rabbit_open_channel(&t->out, CHANNEL_PUBLISH, e);
 	if (r == 0) {
@@ -181,7 +183,7 @@ static void reconnect(struct rabbit_thread *t)
 	tell_up(t);
 	LIST_FOREACH_SAFE (lane, tmp, &t->lanes, link)
 		if (rabbit_declare_lane(t, lane) == -ENOTCONN)
-			return;
+			return; /* hung ones are left out the next time */
 }
 
 /* ---- orders ---- */
@@ -265,6 +267,7 @@ static int serve(struct rabbit_thread *t)
 {
 	int more_in, more_out, r;
 
+	rabbit_try_hung(t);
 	rabbit_release_handed(t);
 	r = rabbit_consume_lanes(t);
 	if (r == 0)
@@ -279,7 +282,9 @@ static int serve(struct rabbit_thread *t)
 	more_in = more_out < 0 ? more_out : rabbit_pump(t, &t->in);
 	if (more_in < 0)
 		return more_in;
-	rabbit_expire_publishes(t);
+	r = rabbit_expire_publishes(t);
+	if (r < 0)
+		return r;
 	/* Channels that only make requests have no other place for this. */
 	amqp_maybe_release_buffers_on_channel(t->in.c, CHANNEL_TOPOLOGY);
 	return more_in || more_out;

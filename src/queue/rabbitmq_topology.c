@@ -102,7 +102,7 @@ static int declare_dead(struct rabbit_conn *c, const char *dead, struct err *e)
 	return declare_and_bind(c, dead, dead, "", &arguments, e);
 }
 
-int rabbit_declare_common(struct rabbit_conn *c, const struct rabbit_url *url, struct err *e)
+int rabbit_declare_exchanges(struct rabbit_conn *c, const struct rabbit_url *url, struct err *e)
 {
 	char tasks[RABBIT_NAME_MAX], dead[RABBIT_NAME_MAX];
 	int r;
@@ -110,9 +110,15 @@ int rabbit_declare_common(struct rabbit_conn *c, const struct rabbit_url *url, s
 	rabbit_name(url, "tasks", tasks);
 	rabbit_name(url, "dead", dead);
 	r = declare_exchange(c, tasks, "direct", e);
-	if (r == 0)
-		r = declare_exchange(c, dead, "fanout", e);
-	return r == 0 ? declare_dead(c, dead, e) : r;
+	return r == 0 ? declare_exchange(c, dead, "fanout", e) : r;
+}
+
+int rabbit_declare_dead(struct rabbit_conn *c, const struct rabbit_url *url, struct err *e)
+{
+	char dead[RABBIT_NAME_MAX];
+
+	rabbit_name(url, "dead", dead);
+	return declare_dead(c, dead, e);
 }
 
 int rabbit_declare_queue(struct rabbit_conn *c, const struct rabbit_url *url, const char *queue,
@@ -137,17 +143,18 @@ int rabbit_declare_queue(struct rabbit_conn *c, const struct rabbit_url *url, co
 
 int rabbit_declare_lane(struct rabbit_thread *t, struct rabbit_lane *lane)
 {
+	int64_t asked_us = rabbit_now_us();
 	struct err e = {""};
 	int r;
 
 	if (lane->declared)
 		return 0;
-	if (rabbit_now_us() < lane->broken_until_us)
+	if (lane->hung_ms || asked_us < lane->broken_until_us)
 		return -EAGAIN;
-	r = lane->is_dead ? rabbit_declare_common(&t->in, &t->q->url, &e)
+	r = lane->is_dead ? rabbit_declare_dead(&t->in, &t->q->url, &e)
 			  : rabbit_declare_queue(&t->in, &t->q->url, lane->queue, lane->key, &e);
 	if (r == -ENOTCONN)
-		return rabbit_lose(t, &e);
+		return rabbit_lose_by_lane(t, lane, asked_us, &e);
 	if (r < 0) {
 		lane->broken_until_us = rabbit_now_us() + BROKEN_MS * 1000;
 		rabbit_tell_reason(t, &e);
@@ -167,7 +174,7 @@ static bool is_due(const struct rabbit_lane *lane, int64_t now_us)
 	bool moved = lane->seen_in != lane->sample_in || lane->seen_out != lane->sample_out;
 	int64_t every_ms = moved ? COUNT_MS : COUNT_IDLE_MS;
 
-	return (lane->declared || lane->is_dead) &&
+	return !lane->hung_ms && (lane->declared || lane->is_dead) &&
 	       (!lane->counted_us || now_us - lane->counted_us >= every_ms * 1000);
 }
 

@@ -28,9 +28,12 @@ def run_fault(cluster):
     """Has a fault happen under a load, and looks at everything afterwards."""
     def run(fault, *args):
         load = Load(cluster)
-        load.grow(40)
-        fault(*args)
-        faults.ready_again(cluster)
-        load.grow(40)
+        try:
+            load.grow(40)
+            fault(*args)
+            faults.ready_again(cluster)
+            load.grow(40)
+        finally:
+            load.end.set()
         assert_right(cluster, load)
     return run

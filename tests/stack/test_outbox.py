@@ -230,6 +230,32 @@ def test_queue_deleted_under_a_consumer_loses_nothing(stack):
         until("all results", lambda: kiln.done(tasks))
 
 
+def hang(stack, queue, verb):
+    """A queue that stands still while its broker goes on, as one whose leader is lost: suspend, resume."""
+    stack.ctl("eval", f"sys:{verb}('%2F_{queue}').")
+
+
+def test_queue_that_hangs_holds_up_no_other(stack):
+    with Kiln(stack) as kiln:
+        until("the first", lambda t=[kiln.submit(), kiln.submit(language="bash", code="echo")]: kiln.done(t))
+        hang(stack, "kiln.python.normal", "suspend")
+        try:
+            waiting = [kiln.submit()]
+            tasks = [kiln.submit(language="bash", code="echo") for _ in range(5)]
+            until("results of others", lambda: kiln.done(tasks))
+            kiln.end()
+            with Kiln(stack) as later:  # whose sessions begin with it
+                waiting += [later.submit()]
+                tasks += [later.submit(language="bash", code="echo") for _ in range(5)]
+                until("results of others", lambda: later.done(tasks))
+                until("the log line", lambda: "a queue does not answer" in later.log())
+                assert not any(later.done([t]) for t in waiting)
+                hang(stack, "kiln.python.normal", "resume")
+                until("the rest", lambda: later.done(waiting))
+        finally:
+            hang(stack, "kiln.python.normal", "resume")
+
+
 def test_dead_letters_of_tasks_that_wait_are_queued_again(stack):
     """What made the broker give up says nothing of the tasks: here they waited too long."""
     stack.ctl("set_policy", "die", "^kiln.python", '{"message-ttl": 500}', "--apply-to", "queues")
