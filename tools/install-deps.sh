@@ -61,6 +61,7 @@ cppcheck             cmd:cppcheck
 shellcheck           cmd:shellcheck
 curl                 cmd:curl
 util-linux           cmd:setpriv
+faketime             file:/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1
 '
 
 # The servers of tools/stack.sh, which starts them itself.

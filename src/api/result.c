@@ -194,7 +194,7 @@ static bool outlived(const struct api *a, const struct task *t)
 {
 	int64_t until_us = t->finished_us + a->cfg.retention_ms * 1000;
 
-	return a->cfg.retention_ms && until_us < clock_wall_us();
+	return a->cfg.retention_ms && until_us < store_now_us(a->cfg.store);
 }
 
 static void on_cached(struct cache_get *get, int code, const void *bytes, size_t len)

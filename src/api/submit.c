@@ -5,7 +5,6 @@
  */
 #include "api/private.h"
 #include "api/request.h"
-#include "base/clock.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "crypto/digest.h"
@@ -124,7 +123,7 @@ static void tell_trace(const struct submission *s, int code)
 		.context = s->span,
 		.parent = s->above,
 		.start_us = s->begun_us,
-		.end_us = clock_wall_us(),
+		.end_us = store_now_us(s->api->cfg.store),
 		.error = code < 0 ? err_text(code) : NULL,
 		.task = &s->spec->id,
 		.attributes = about,
@@ -219,7 +218,7 @@ static int resolve(struct submission *s)
 		.run_ceilings = &cfg->run_ceilings,
 		.compile_defaults = &cfg->compile_defaults,
 		.compile_ceilings = &cfg->compile_ceilings,
-		.now_us = clock_wall_us(),
+		.now_us = store_now_us(s->api->cfg.store),
 	};
 	int r = s->code;
 
@@ -327,7 +326,7 @@ void submit_handle(struct http_request *r, void *ctx)
 	api_begin_operation(ctx);
 	s->api = ctx;
 	s->request = r;
-	s->begun_us = clock_wall_us();
+	s->begun_us = store_now_us(s->api->cfg.store);
 	s->waits = waits > 0;
 	s->wait_ms = wait_ms;
 	s->reading.data = s;

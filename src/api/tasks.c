@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "api/private.h"
 #include "api/render.h"
-#include "base/clock.h"
 #include "base/str.h"
 #include "observe/metrics.h"
 
@@ -201,7 +200,7 @@ void tasks_handle_cancel(struct http_request *r, void *ctx)
 		.req = {.done = on_cancelled, .ctx = c},
 		.id = id,
 		.tenant = http_tenant(r),
-		.now_us = clock_wall_us(),
+		.now_us = store_now_us(c->api->cfg.store),
 	};
 	api_begin_operation(c->api);
 	store_cancel_task(c->api->cfg.store, &c->cancel);

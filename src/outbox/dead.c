@@ -129,7 +129,7 @@ static void on_live(struct store_req *req, int code)
 	d->put = (struct store_outbox_put){.req = {.done = on_put, .ctx = d},
 					   .ids = d->queued,
 					   .n = n,
-					   .now_us = clock_wall_us()};
+					   .now_us = store_now_us(d->cfg.store)};
 	store_outbox_put(d->cfg.store, &d->put);
 }
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "outbox/private.h"
 
-#include "base/clock.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "observe/metrics.h"
@@ -163,7 +162,7 @@ static void tell_trace(const struct publication *pub, int code)
 		.kind = TRACE_PRODUCER,
 		.parent = above.span,
 		.start_us = pub->sent_us,
-		.end_us = clock_wall_us(),
+		.end_us = store_now_us(pub->publisher->cfg.store),
 		.error = code < 0 ? err_text(code) : NULL,
 		.task = &m->id,
 		.attributes = about,
@@ -203,7 +202,7 @@ void publication_send(struct publication *pub)
 
 	pub->state = PUB_SENT;
 	pub->removed = false;
-	pub->sent_us = clock_wall_us();
+	pub->sent_us = store_now_us(p->cfg.store);
 	pub->request.done = on_published;
 	pub->request.ctx = pub;
 	p->n_requests++;
@@ -303,7 +302,8 @@ void publisher_publish_consume(struct publisher *p, struct publication *pub)
 
 void publisher_requeue(struct publisher *p, const struct store_ticket *t)
 {
-	struct queue_message m = {.id = t->id, .class = t->class, .enqueued_us = clock_wall_us()};
+	struct queue_message m = {
+		.id = t->id, .class = t->class, .enqueued_us = store_now_us(p->cfg.store)};
 	struct publication *pub;
 
 	if (p->has_outbox) {

@@ -64,7 +64,7 @@ static void end_step(struct reconciler *r)
 /* A note that it cannot be in its queue any more: it was published before all that is there. */
 static bool is_lost(const struct reconciler *r, const struct store_ticket *t, int64_t now_us)
 {
-	int64_t horizon_us = queue_horizon(r->cfg.queue, t->language, t->class);
+	int64_t horizon_us = queue_horizon(r->cfg.queue, t->language, t->class, now_us);
 	int64_t published_us = t->queued_us ? t->queued_us : uuid7_time_us(&t->id);
 
 	if (t->boxed || !horizon_us || published_us >= horizon_us)
@@ -92,14 +92,14 @@ static void put_back(struct reconciler *r, size_t n)
 	r->put = (struct store_outbox_put){.req = {.done = on_put, .ctx = r},
 					   .ids = r->lost,
 					   .n = n,
-					   .now_us = clock_wall_us()};
+					   .now_us = store_now_us(r->cfg.store)};
 	store_outbox_put(r->cfg.store, &r->put);
 }
 
 static void on_scanned(struct store_req *req, int code)
 {
 	struct reconciler *r = req->ctx;
-	int64_t now_us = clock_wall_us();
+	int64_t now_us = store_now_us(r->cfg.store);
 	size_t n_lost = 0;
 
 	for (size_t i = 0; code == 0 && i < r->scan.n; i++)

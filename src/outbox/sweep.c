@@ -125,7 +125,7 @@ static int fill_rooms(struct publisher *p, size_t *ret_n)
 
 static void take(struct publisher *p)
 {
-	int64_t now_us = clock_wall_us();
+	int64_t now_us = store_now_us(p->cfg.store);
 	size_t n_rooms;
 
 	if (!p->sweeping || p->taking || queue_check(p->cfg.queue, NULL) < 0)
@@ -193,7 +193,7 @@ static void on_counted(struct store_req *req, int code)
 		p->left_counted = p->left_asked;
 		publisher_set_outside(p);
 		if (p->count.oldest_us)
-			age_us = (double)(clock_wall_us() - p->count.oldest_us);
+			age_us = (double)(store_now_us(p->cfg.store) - p->count.oldest_us);
 		metric_set(METRIC_OUTBOX_TASKS, (double)p->count.n);
 		metric_set(METRIC_OUTBOX_OLDEST_SECONDS, age_us > 0 ? age_us / 1e6 : 0);
 	}

@@ -28,7 +28,8 @@ struct queue_ops {
 	void (*get_depth)(const struct queue *q, const char *language, enum task_class class,
 			  struct queue_depth *ret_depth);
 	/* NULL: always 0. */
-	int64_t (*horizon)(const struct queue *q, const char *language, enum task_class class);
+	int64_t (*horizon)(const struct queue *q, const char *language, enum task_class class,
+			   int64_t now_us);
 	size_t (*dead_count)(const struct queue *q);
 	int (*retry_after)(const struct queue *q);
 };

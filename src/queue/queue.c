@@ -91,9 +91,10 @@ void queue_get_depth(const struct queue *q, const char *language, enum task_clas
 	q->ops->get_depth(q, language, class, ret_depth);
 }
 
-int64_t queue_horizon(const struct queue *q, const char *language, enum task_class class)
+int64_t queue_horizon(const struct queue *q, const char *language, enum task_class class,
+		      int64_t now_us)
 {
-	return q->ops->horizon ? q->ops->horizon(q, language, class) : 0;
+	return q->ops->horizon ? q->ops->horizon(q, language, class, now_us) : 0;
 }
 
 size_t queue_dead_count(const struct queue *q)

@@ -112,9 +112,11 @@ struct queue_depth {
 void queue_get_depth(const struct queue *q, const char *language, enum task_class class,
 		     struct queue_depth *ret_depth);
 
-/* What was published before this time (wall clock) is in the queue no more: from what is known of a
- * queue that is empty, or was delivered from it last, with a margin. 0: nothing is known. */
-int64_t queue_horizon(const struct queue *q, const char *language, enum task_class class);
+/* What was published before this time (enqueued_us) is in the queue no more: from what is known of
+ * a queue that is empty at now_us, or was delivered from it last, with a margin. 0: nothing is
+ * known. */
+int64_t queue_horizon(const struct queue *q, const char *language, enum task_class class,
+		      int64_t now_us);
 
 /* Messages at the broker that became dead letters, as it said within the last seconds. */
 size_t queue_dead_count(const struct queue *q);

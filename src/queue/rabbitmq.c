@@ -468,7 +468,8 @@ static void rabbit_get_depth(const struct queue *base, const char *language, enu
 }
 
 /* What an old count did not see, and what went into a full queue just before others. */
-static int64_t rabbit_horizon(const struct queue *base, const char *language, enum task_class class)
+static int64_t rabbit_horizon(const struct queue *base, const char *language, enum task_class class,
+			      int64_t now_us)
 {
 	enum { COUNT_OLD_MS = 7000, EMPTY_MARGIN_MS = 10000, ORDER_MARGIN_MS = 30000 };
 	const struct rabbit *q = rabbit_of(base);
@@ -478,7 +479,7 @@ static int64_t rabbit_horizon(const struct queue *base, const char *language, en
 	    clock_monotonic_us() - lane->heard_us > COUNT_OLD_MS * INT64_C(1000))
 		return 0;
 	if (!ready_of(lane))
-		return clock_wall_us() - EMPTY_MARGIN_MS * INT64_C(1000);
+		return now_us - EMPTY_MARGIN_MS * INT64_C(1000);
 	if (!lane->last_delivered_us)
 		return 0;
 	return lane->last_delivered_us - ORDER_MARGIN_MS * INT64_C(1000);

@@ -24,9 +24,10 @@ void job_accepted(struct job *j)
 	metric_observe(METRIC_TASK_DISPATCH_SECONDS, (double)(j->accepted_us - j->taken_us) / 1e6,
 		       j->spec->program.language);
 	if (m)
-		metric_observe(METRIC_TASK_QUEUE_WAIT_SECONDS,
-			       (double)(clock_wall_us() - j->spec->created_us) / 1e6, m->language,
-			       task_class_name(m->class));
+		metric_observe(
+			METRIC_TASK_QUEUE_WAIT_SECONDS,
+			(double)(store_now_us(j->scheduler->cfg.store) - j->spec->created_us) / 1e6,
+			m->language, task_class_name(m->class));
 }
 
 void job_busy(struct job *j)

@@ -192,7 +192,7 @@ static void assign(struct job *j)
 
 	spans_begin(j);
 	j->assigned_us = clock_monotonic_us();
-	j->started_us = clock_wall_us();
+	j->started_us = store_now_us(j->scheduler->cfg.store);
 	if (r == 0 && j->runner) {
 		struct runner *preferred = runner_choose(j->scheduler, j->language, j->spec);
 

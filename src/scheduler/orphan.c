@@ -10,7 +10,6 @@
 
 #include "scheduler/internal.h"
 
-#include "base/clock.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -58,7 +57,7 @@ int orphan_take(struct scheduler *s, const Kiln__Orphaned *m)
 		.req = {.done = on_released, .ctx = o},
 		.owner = m->owner,
 		.counts = true,
-		.now_us = clock_wall_us(),
+		.now_us = store_now_us(s->cfg.store),
 		.error_code = "scheduler_lost",
 		.error_message = "the process that followed the task ended",
 	};

@@ -80,7 +80,7 @@ static void ask_sweep(struct scheduler *s, bool every_lease, store_done_cb done)
 	s->requests++;
 	s->sweep = (struct store_sweep){
 		.req = {.done = done, .ctx = s},
-		.now_us = clock_wall_us(),
+		.now_us = store_now_us(s->cfg.store),
 		.every_lease = every_lease,
 		.error_code = "scheduler_lost",
 		.error_message = "the process that followed the task ended",
@@ -213,7 +213,7 @@ void recover_start(struct scheduler *s)
 {
 	s->recovering = true;
 	if (!s->started_us) {
-		s->started_us = clock_wall_us();
+		s->started_us = store_now_us(s->cfg.store);
 		uuid7_floor(s->started_us, &s->scan_until);
 	}
 	if (s->cfg.sole_owner && !s->consuming) {
@@ -257,8 +257,8 @@ static void prune(struct scheduler *s)
 	s->requests++;
 	s->prune = (struct store_prune){
 		.req = {.done = on_pruned, .ctx = s},
-		.now_us = clock_wall_us(),
-		.before_us = clock_wall_us() - s->cfg.retention_ms * 1000,
+		.now_us = store_now_us(s->cfg.store),
+		.before_us = store_now_us(s->cfg.store) - s->cfg.retention_ms * 1000,
 		.limit = PRUNE_LIMIT,
 	};
 	store_prune(s->cfg.store, &s->prune);

@@ -197,7 +197,7 @@ static void renew_rows(struct scheduler *s)
 		.req = {.done = on_renewed, .ctx = s},
 		.owners = s->renewed,
 		.n_owners = n,
-		.lease_until_us = clock_wall_us() + s->cfg.lease_ms * 1000,
+		.lease_until_us = store_now_us(s->cfg.store) + s->cfg.lease_ms * 1000,
 	};
 	store_renew(s->cfg.store, &s->renew);
 }
@@ -293,7 +293,7 @@ static const struct queue_consumer_ops consumer_ops = {
 
 static void observe_queues(const struct scheduler *s)
 {
-	int64_t now_us = clock_wall_us();
+	int64_t now_us = store_now_us(s->cfg.store);
 	struct queue_depth d;
 
 	for (size_t i = 0; i < language_count(s->cfg.languages); i++) {

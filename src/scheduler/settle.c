@@ -65,7 +65,7 @@ static void on_claimed(struct store_req *req, int code)
 void job_claim(struct job *j)
 {
 	const struct scheduler *s = j->scheduler;
-	int64_t now_us = clock_wall_us();
+	int64_t now_us = store_now_us(s->cfg.store);
 
 	list_unlink(&j->claim_link);
 	j->claim = CLAIM_PENDING;
@@ -181,7 +181,7 @@ static void finish(struct job *j)
 	j->settling = true;
 	j->finishing_us = clock_monotonic_us();
 	if (!j->finished_us)
-		j->finished_us = clock_wall_us();
+		j->finished_us = store_now_us(j->scheduler->cfg.store);
 	j->store_finish = (struct store_finish){
 		.req = {.done = on_finished, .ctx = j},
 		.id = j->id,
@@ -233,7 +233,7 @@ static void release(struct job *j)
 		.id = j->id,
 		.attempt = j->attempt,
 		.counts = j->settle == SETTLE_RETRY,
-		.now_us = clock_wall_us(),
+		.now_us = store_now_us(j->scheduler->cfg.store),
 		.error_code = j->error_code,
 		.error_message = j->error_message,
 	};

@@ -51,7 +51,7 @@ void spans_run_done(struct job *j, size_t run)
 static void emit_part(const struct job *j, const struct trace_span *part, int64_t from_us,
 		      int64_t to_us)
 {
-	int64_t ago_us = clock_wall_us() - clock_monotonic_us();
+	int64_t ago_us = store_now_us(j->scheduler->cfg.store) - clock_monotonic_us();
 	struct trace_span s = *part;
 
 	s.start_us = from_us + ago_us;
@@ -71,7 +71,7 @@ static void emit_queue_wait(const struct job *j)
 		{"kiln.language", j->spec->program.language, 0},
 		{"kiln.priority", task_class_name(j->class), 0},
 	};
-	int64_t ago_us = clock_wall_us() - clock_monotonic_us();
+	int64_t ago_us = store_now_us(j->scheduler->cfg.store) - clock_monotonic_us();
 	struct trace_span s = {
 		.name = "queue wait",
 		.kind = TRACE_CONSUMER,

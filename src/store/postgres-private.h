@@ -291,6 +291,7 @@ struct pg_store {
 	struct pg_conn conns[PG_CONNS];
 	struct pg_days days;
 	struct err trouble; /* why the last try to connect failed */
+	int64_t clock_us;   /* the database's at the monotonic time 0; 0: not known yet */
 	size_t open_handles;
 	bool ending, ended;
 };
@@ -305,6 +306,11 @@ void pg_done(struct pg_store *s, struct store_req *req);
 /* How a batch ended: all of it with the codes in it (0); rolled back, by the error of a statement
  * (its code); or nobody knows (-ENOTCONN). */
 void pg_batch_done(struct pg_conn *c, struct list *batch, int error);
+
+/* What the database gave as its time, just now. */
+void pg_learn_clock(struct pg_store *s, int64_t now_us);
+#define PG_CLOCK "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+enum { PG_TYPE_INT8 = 20 };
 
 void pg_conn_changed(struct pg_conn *c);
 void pg_handle_closed(struct pg_store *s);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "store/postgres-private.h"
 
+#include "base/clock.h"
 #include "base/str.h"
 #include "observe/metrics.h"
 
@@ -273,6 +274,19 @@ static int pg_health(struct store *base, struct err *e)
 	return 0;
 }
 
+/* In between, this host's time is good enough: it is asked for every second. */
+void pg_learn_clock(struct pg_store *s, int64_t now_us)
+{
+	s->clock_us = now_us - clock_monotonic_us();
+}
+
+static int64_t pg_now_us(struct store *base)
+{
+	const struct pg_store *s = of(base);
+
+	return s->clock_us ? s->clock_us + clock_monotonic_us() : clock_wall_us();
+}
+
 static int pg_migrate(const char *url, int *ret_from, int *ret_to, struct err *e)
 {
 	struct pg_url u;
@@ -320,5 +334,6 @@ const struct store_ops store_postgres_ops = {
 	.submit = pg_submit,
 	.close = pg_close,
 	.health = pg_health,
+	.now_us = pg_now_us,
 	.migrate = pg_migrate,
 };

@@ -220,6 +220,7 @@ static bool send_greeting(struct pg_conn *c)
 		"SELECT set_config('plan_cache_mode', 'force_generic_plan', false)",
 		"SELECT set_config('enable_seqscan', 'off', false)",
 		"SELECT set_config('jit', 'off', false)",
+		"SELECT " PG_CLOCK, /* the only one that answers with a number */
 	};
 	bool ok = PQsetnonblocking(c->pg, 1) == 0 && PQenterPipelineMode(c->pg);
 
@@ -399,6 +400,9 @@ static void take_answer(struct pg_conn *c, const PGresult *res)
 {
 	struct store_req *req = c->current;
 
+	if (c->greeting && PQntuples(res) == 1 && PQgetlength(res, 0, 0) == sizeof(int64_t) &&
+	    PQftype(res, 0) == PG_TYPE_INT8)
+		pg_learn_clock(c->store, pg_number(res, 0, 0));
 	if (c->greeting || c->error || !req)
 		return;
 	if (c->step == 0 && locked_row(req))

@@ -130,6 +130,7 @@ static int read_outbox_count(struct store_req *req, const PGresult *res)
 	struct uuid oldest;
 
 	r->n = (size_t)pg_number(res, 0, 0);
+	pg_learn_clock(container_of(req->store, struct pg_store, base), pg_number(res, 0, 2));
 	if (pg_null(res, 0, 1))
 		return 0;
 	if (pg_id(res, 0, 1, &oldest) < 0)

@@ -301,7 +301,7 @@ const struct pg_statement pg_statements[_PG_SQL_MAX] = {
 		 TYPES(UUIDS, INT8), IN(PG_UPKEEP)},
 	[PG_SQL_OUTBOX_COUNT] = {"outbox_count",
 				 "SELECT (SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT $1) AS "
-				 "o), (SELECT id FROM outbox ORDER BY id LIMIT 1)",
+				 "o), (SELECT id FROM outbox ORDER BY id LIMIT 1), " PG_CLOCK,
 				 TYPES(INT8), IN(PG_READ)},
 	[PG_SQL_LIVE] = {"live", "SELECT " TICKET " FROM live WHERE id = ANY ($1)", TYPES(UUIDS),
 			 IN(PG_READ)},

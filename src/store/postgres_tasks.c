@@ -318,14 +318,14 @@ const struct pg_verb pg_verb_sweep = {PG_UPKEEP, NULL, bind_sweep, read_sweep, d
 
 /* The day that the bound lies in is dropped as a whole when the bound has passed it; only a day
  * that still gets tasks is not waited for. */
-static void bind_day_left_alone(struct pg_params *p, int64_t before_us)
+static void bind_day_left_alone(struct pg_params *p, int64_t before_us, int64_t now_us)
 {
 	struct uuid *from = &p->ids[0], *to = &p->ids[1];
 	int64_t start_us = before_us - before_us % PG_DAY_US;
 
 	uuid7_floor(start_us, from);
 	*to = *from;
-	if (start_us + PG_DAY_US <= clock_wall_us())
+	if (start_us + PG_DAY_US <= now_us)
 		uuid7_floor(start_us + PG_DAY_US, to);
 	pg_add_id(p, from);
 	pg_add_id(p, to);
@@ -340,7 +340,7 @@ static int bind_prune(struct store_req *req, struct pg_params *p, enum pg_sql *r
 	pg_add_i64(p, r->before_us);
 	pg_add_i64(p, (int64_t)r->limit);
 	pg_add_i64(p, r->now_us);
-	bind_day_left_alone(p, r->before_us);
+	bind_day_left_alone(p, r->before_us, r->now_us);
 	*ret_sql = PG_SQL_PRUNE;
 	return 0;
 }

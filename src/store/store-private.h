@@ -53,8 +53,10 @@ struct store_ops {
 	 * from the loop. */
 	void (*close)(struct store *s);
 
-	/* As in store.h; either may be NULL: always reachable, upgraded by open. */
+	/* As in store.h; each may be NULL: always reachable, this host's clock, upgraded by open.
+	 */
 	int (*health)(struct store *s, struct err *e);
+	int64_t (*now_us)(struct store *s);
 	int (*migrate)(const char *url, int *ret_from, int *ret_to, struct err *e);
 };
 

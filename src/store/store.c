@@ -54,6 +54,11 @@ int store_open(uv_loop_t *loop, const struct store_config *cfg, struct store **r
 	return unknown_url(cfg->url, e);
 }
 
+int64_t store_now_us(struct store *s)
+{
+	return s->ops->now_us ? s->ops->now_us(s) : clock_wall_us();
+}
+
 int store_health(struct store *s, struct err *e)
 {
 	return s->ops->health ? s->ops->health(s, e) : 0;

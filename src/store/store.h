@@ -73,6 +73,11 @@ bool store_has_outbox(const struct store *s);
 /* 0, or -EAGAIN where the store cannot be reached at present, with where and why. */
 int store_health(struct store *s, struct err *e);
 
+/* The time by which leases, deadlines and ids are told, in microseconds since 1970: the database's
+ * where processes of several hosts share one, so that a clock that is wrong or stepped on one of
+ * them ends nobody's lease. It goes on while the database is away. */
+int64_t store_now_us(struct store *s);
+
 /* 0, or the code of the last write that the store itself failed (-ENOSPC, -EAGAIN, -EIO, ...), and
  * how long ago that was. Remembered until a probe succeeds: a write that succeeds meanwhile may
  * have found room where the next does not. */

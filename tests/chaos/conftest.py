@@ -13,27 +13,43 @@ from cluster import Cluster  # noqa: E402
 import faults  # noqa: E402
 
 
-@pytest.fixture(name="cluster")
-def make_cluster():
+@pytest.fixture(name="make_cluster")
+def cluster_maker():
     """As root the processes become others, who must reach the folder."""
-    with tempfile.TemporaryDirectory(prefix="kiln-chaos-") as directory:
-        os.chmod(directory, 0o755)
-        cluster = Cluster(directory, config=["--lease-ms=3s"]).wait_ready()
-        yield cluster
-        cluster.close()
+    made = []
+
+    def make(**kw):
+        directory = tempfile.TemporaryDirectory(prefix="kiln-chaos-")
+        os.chmod(directory.name, 0o755)
+        made.append((directory, None))
+        cluster = Cluster(directory.name, config=["--lease-ms=3s"], **kw).wait_ready()
+        made[-1] = (directory, cluster)
+        return cluster
+    yield make
+    for directory, cluster in made:
+        with directory:
+            if cluster:
+                cluster.close()
+
+
+@pytest.fixture(name="cluster")
+def ordinary_cluster(make_cluster):
+    return make_cluster()
+
+
+def run_under_load(cluster, fault, *args):
+    """Has a fault happen under a load, and looks at everything afterwards."""
+    load = Load(cluster)
+    try:
+        load.grow(40)
+        fault(*args)
+        faults.ready_again(cluster)
+        load.grow(40)
+    finally:
+        load.end.set()
+    assert_right(cluster, load)
 
 
 @pytest.fixture(name="run")
 def run_fault(cluster):
-    """Has a fault happen under a load, and looks at everything afterwards."""
-    def run(fault, *args):
-        load = Load(cluster)
-        try:
-            load.grow(40)
-            fault(*args)
-            faults.ready_again(cluster)
-            load.grow(40)
-        finally:
-            load.end.set()
-        assert_right(cluster, load)
-    return run
+    return lambda fault, *args: run_under_load(cluster, fault, *args)

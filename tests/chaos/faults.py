@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can happen to a cluster: each fault begins, lasts, and is over when its function returns."""
 
+import email.utils
 import os
 import signal
 import subprocess
@@ -136,6 +137,38 @@ def replay_deliveries(cluster):
 
 CUTS = (cut_postgres, cut_rabbitmq, cut_redis, slow_redis, memory_alarm, empty_broker, delete_queues,
         replay_deliveries)
+
+
+# ---- clocks ----
+
+FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
+
+
+def clock_of_its_own(path):
+    """The environment of a process whose wall clock follows the file."""
+    step_clock(path, "+0")
+    return {"LD_PRELOAD": FAKETIME, "FAKETIME_TIMESTAMP_FILE": path, "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_RESET": "1"}
+
+
+def step_clock(path, by):
+    with open(path + ".new", "w", encoding="ascii") as f:
+        f.write(by + "\n")
+    os.chmod(path + ".new", 0o644)
+    os.rename(path + ".new", path)
+
+
+def clock_of(process):
+    """Its wall clock, by its own word, in seconds from ours."""
+    date = process.get("/healthz").headers["Date"]
+    return email.utils.parsedate_to_datetime(date).timestamp() - time.time()
+
+
+def clock_steps(process, path):
+    for by, seconds in (("+1h", 3600), ("-1h", -3600), ("+30s", 30), ("-30s", -30), ("+0", 0)):
+        step_clock(path, by)
+        time.sleep(2)
+        assert abs(clock_of(process) - seconds) < 5, f"{process.name} did not take the step {by}"
 
 
 def ready_again(cluster):

@@ -3,14 +3,23 @@
 accepted has one result, and the right one."""
 
 import os
+import shutil
+import tempfile
 
 import pytest
 
 import faults
 from cluster import URLS
+from conftest import run_under_load
+from load import sql
 
 pytestmark = pytest.mark.skipif(any(u not in os.environ for u in URLS),
                                 reason="needs the servers of tools/stack.sh")
+
+
+def assert_attempts(cluster, most):
+    found = sql(cluster, f"SELECT count(*) FROM result WHERE attempt > {most}")
+    assert found == [["0"]], f"{found} tasks took more than {most} attempts"
 
 
 @pytest.mark.parametrize("kind", ["apis", "schedulers", "runners"])
@@ -31,3 +40,18 @@ def test_stopped_server(run, name):
 @pytest.mark.parametrize("fault", faults.CUTS, ids=lambda f: f.__name__)
 def test_cut_slow_or_emptied(cluster, run, fault):
     run(fault, cluster)
+
+
+@pytest.mark.parametrize("name", ["scheduler0", "api0"])
+def test_clock_that_is_stepped(make_cluster, name):
+    """An hour and half a minute, both ways: leases and deadlines go by the database's clock."""
+    directory = tempfile.mkdtemp(prefix="kiln-chaos-clock-")
+    os.chmod(directory, 0o755)  # read by the user that the process becomes
+    path = os.path.join(directory, "clock")
+    cluster = make_cluster(env={name: faults.clock_of_its_own(path)})
+    process = next(p for p in cluster.processes if p.name == name)
+    try:
+        run_under_load(cluster, faults.clock_steps, process, path)
+    finally:
+        shutil.rmtree(directory)
+    assert_attempts(cluster, 1)

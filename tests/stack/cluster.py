@@ -22,13 +22,14 @@ class Process:
 
     def __init__(self, cluster, name, argv, port=None):
         self.cluster, self.name, self.argv, self.port = cluster, name, argv, port
+        self.env = cluster.env.get(name, {})
         self.log_path = os.path.join(cluster.directory, f"{name}.log")
         self.process = None
 
     def start(self):
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=log,
-                                            stderr=log, env=clean_env(), cwd="/",
+                                            stderr=log, env=clean_env(self.env), cwd="/",
                                             start_new_session=True)
         return self
 
@@ -70,8 +71,9 @@ class Process:
 
 
 class Cluster:
-    def __init__(self, directory, apis=2, schedulers=2, runners=2, slots=2, config=()):
+    def __init__(self, directory, apis=2, schedulers=2, runners=2, slots=2, config=(), env=None):
         self.directory = str(directory)
+        self.env = env or {}  # more of it, by the name of the process
         self.name = "kiln_test_" + secrets.token_hex(6)
         self.config = list(config)
         self.processes = []
