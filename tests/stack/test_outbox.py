@@ -34,10 +34,10 @@ def until(what, condition, timeout=PATIENCE):
 
 
 class Stack:
-    def __init__(self, directory):
+    def __init__(self, directory, port=PORT, *names):
         self.directory = directory
-        self.env = os.environ | {"KILN_STACK_DIR": directory, "KILN_STACK_PORT": str(PORT)}
-        self.urls = dict(re.findall(r"KILN_TEST_(\w+)_URL=(\S+)", self.run("up")))
+        self.env = os.environ | {"KILN_STACK_DIR": directory, "KILN_STACK_PORT": str(port)}
+        self.urls = dict(re.findall(r"KILN_TEST_(\w+)_URL=(\S+)", self.run("up", *names)))
 
     def run(self, *args, check=True):
         return subprocess.run([os.path.join(ROOT, "tools", "stack.sh"), *args], env=self.env,
@@ -54,6 +54,13 @@ class Stack:
     def queues(self):
         lines = self.ctl("list_queues", "--silent", "name", "messages").splitlines()
         return {name: int(n) for name, n in (line.split() for line in lines)}
+
+
+class Beside:
+    """A stack, with some of its servers somewhere else."""
+
+    def __init__(self, stack, **urls):
+        self.urls = stack.urls | urls
 
 
 @pytest.fixture(scope="module")
@@ -228,6 +235,56 @@ def test_queue_deleted_under_a_consumer_loses_nothing(stack):
         stack.ctl("delete_queue", "kiln.python.normal")
         tasks += submit_many(kiln, 10)
         until("all results", lambda: kiln.done(tasks))
+
+
+@pytest.fixture
+def small_disk():
+    if os.getuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    with tempfile.TemporaryDirectory(prefix="kiln-stack-small-") as directory:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m,mode=755", "kiln-test", directory], check=True)
+        try:
+            yield directory
+        finally:
+            subprocess.run(["umount", "-l", directory], check=True)
+
+
+def fill(path):
+    """All the room that is left, less than a page."""
+    with open(path, "wb", buffering=0) as f:
+        for size in (1 << 20, 4096):
+            try:
+                while True:
+                    f.write(bytes(size))
+            except OSError:
+                pass
+
+
+def test_full_disk_under_the_database(stack, small_disk):
+    """What does not fit is refused, and all that was accepted is done when there is room again."""
+    database = Stack(small_disk, PORT + 30, "postgres")
+    ballast = os.path.join(small_disk, "ballast")
+    try:
+        stack = Beside(stack, POSTGRES=database.urls["POSTGRES"])
+        with Kiln(stack) as kiln:
+            accepted, refused, padding = [kiln.submit()], 0, "#" * 300_000
+            fill(ballast)
+            end = time.monotonic() + PATIENCE
+            while refused < 5:
+                assert time.monotonic() < end, "the disk did not get full"
+                status, text, _ = kiln.ask("POST", "/submit", {"language": "python", "code": padding + os.urandom(9).hex()})
+                assert status in (201, 429, 503), text
+                refused += status == 503
+                if status == 201:
+                    accepted.append(json.loads(text)["task_id"])
+            assert kiln.get("/healthz")[0] == 200
+            os.unlink(ballast)
+            database.run("up", "postgres")  # it may have given up
+            until("readiness", lambda: kiln.get("/readyz")[0] == 200)
+            accepted.append(kiln.submit())
+            until("all results", lambda: kiln.done(accepted))
+    finally:
+        database.run("down", check=False)
 
 
 def hang(stack, queue, verb):
