@@ -185,7 +185,7 @@ struct rabbit_thread {
 	struct map by_tag;     /* the same */
 	uint64_t next_tag;
 	bool blocked, stalled;
-	int64_t confirmed_us; /* monotonic: the last confirm of all */
+	int64_t confirmed_us; /* monotonic: the last of all */
 	size_t n_ghosts;      /* in flight, and answered already */
 	struct rabbit_content returned;
 	struct rabbit_lane *asked; /* whose count was asked for and has not come */
@@ -280,23 +280,19 @@ int rabbit_declare_exchanges(struct rabbit_conn *c, const struct rabbit_url *url
 int rabbit_declare_dead(struct rabbit_conn *c, const struct rabbit_url *url, struct err *e);
 int rabbit_declare_queue(struct rabbit_conn *c, const struct rabbit_url *url, const char *queue,
 			 const char *key, struct err *e);
-/* 0 where the lane's queue is there; -EAGAIN where it cannot be now; -ENOTCONN. */
 /* 0, -EAGAIN where it is broken or hung, -ENOTCONN where the session is over. */
 int rabbit_declare_lane(struct rabbit_thread *t, struct rabbit_lane *lane);
 int rabbit_ask_counts(struct rabbit_thread *t);
 void rabbit_counted(struct rabbit_thread *t, const amqp_queue_declare_ok_t *m);
 int rabbit_samples_refused(struct rabbit_thread *t);
 
-/* ---- rabbitmq_publish.c ---- */
-/* ---- queues that hang ---- */
-
-/* Ends the session for what was asked of that queue at that time. */
-int rabbit_lose_by_lane(struct rabbit_thread *t, struct rabbit_lane *lane, int64_t asked_us,
-			struct err *e);
+/* ---- rabbitmq_hung.c ---- */
+/* Ends the session for what was asked of l at that time. */
+int rabbit_lose_by_lane(struct rabbit_thread *t, struct rabbit_lane *l, int64_t at, struct err *e);
 void rabbit_try_hung(struct rabbit_thread *t);
-/* At the beginning of a session. */
-int rabbit_declare_dead_once(struct rabbit_thread *t, struct err *e);
+int rabbit_declare_dead_once(struct rabbit_thread *t, struct err *e); /* as a session begins */
 
+/* ---- rabbitmq_publish.c ---- */
 int rabbit_send_publishes(struct rabbit_thread *t);
 void rabbit_confirmed(struct rabbit_thread *t, uint64_t tag, bool multiple, bool ok);
 void rabbit_mark_returned(struct rabbit_thread *t, const char *message_id);
@@ -320,6 +316,5 @@ void rabbit_content_begin(struct rabbit_content *content, enum rabbit_content_ki
 int rabbit_content_header(struct rabbit_content *content, const amqp_frame_t *f);
 int rabbit_content_body(struct rabbit_content *content, const amqp_frame_t *f);
 
-/* ---- rabbitmq_pump.c ---- */
-/* Takes the frames that are there. 0, 1 where more may be, or -ENOTCONN. */
+/* ---- rabbitmq_pump.c: takes the frames. 0, 1 where more may be, or -ENOTCONN. ---- */
 int rabbit_pump(struct rabbit_thread *t, struct rabbit_conn *c);

@@ -15,16 +15,15 @@
 
 enum { HUNG_MIN_MS = 1000, HUNG_MAX_MS = 60 * 1000, HUNG_FACTOR = 4, TRY_MS = 1000 };
 
-int rabbit_lose_by_lane(struct rabbit_thread *t, struct rabbit_lane *lane, int64_t asked_us,
-			struct err *e)
+int rabbit_lose_by_lane(struct rabbit_thread *t, struct rabbit_lane *l, int64_t at, struct err *e)
 {
 	int64_t now_us = rabbit_now_us();
 
-	if (now_us - asked_us >= RABBIT_RPC_MS * INT64_C(1000)) {
-		lane->hung_ms = HUNG_MIN_MS;
-		lane->hung_until_us = now_us + HUNG_MIN_MS * 1000;
+	if (now_us - at >= RABBIT_RPC_MS * INT64_C(1000)) {
+		l->hung_ms = HUNG_MIN_MS;
+		l->hung_until_us = now_us + HUNG_MIN_MS * 1000;
 		log_warn("queue", "a queue does not answer; it is left out until it does",
-			 LOG_STR("queue", lane->queue));
+			 LOG_STR("queue", l->queue));
 	}
 	return rabbit_lose(t, e);
 }

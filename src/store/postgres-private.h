@@ -307,10 +307,8 @@ void pg_done(struct pg_store *s, struct store_req *req);
  * (its code); or nobody knows (-ENOTCONN). */
 void pg_batch_done(struct pg_conn *c, struct list *batch, int error);
 
-/* What the database gave as its time, just now. */
-void pg_learn_clock(struct pg_store *s, int64_t now_us);
+void pg_learn_clock(struct pg_store *s, int64_t now_us); /* the database's, just now */
 #define PG_CLOCK "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
-enum { PG_TYPE_INT8 = 20 };
 
 void pg_conn_changed(struct pg_conn *c);
 void pg_handle_closed(struct pg_store *s);

@@ -12,6 +12,8 @@
  * are resolved anew for every round, since servers move.
  */
 
+enum { TYPE_INT8 = 20 }; /* of pg_type */
+
 enum {
 	TRY_MS = 5000,	   /* for one address, until the session is made */
 	ANSWER_MS = 15000, /* a server that says nothing for so long is taken for lost */
@@ -220,7 +222,7 @@ static bool send_greeting(struct pg_conn *c)
 		"SELECT set_config('plan_cache_mode', 'force_generic_plan', false)",
 		"SELECT set_config('enable_seqscan', 'off', false)",
 		"SELECT set_config('jit', 'off', false)",
-		"SELECT " PG_CLOCK, /* the only one that answers with a number */
+		("SELECT " PG_CLOCK), /* the only one that answers with a number */
 	};
 	bool ok = PQsetnonblocking(c->pg, 1) == 0 && PQenterPipelineMode(c->pg);
 
@@ -401,7 +403,7 @@ static void take_answer(struct pg_conn *c, const PGresult *res)
 	struct store_req *req = c->current;
 
 	if (c->greeting && PQntuples(res) == 1 && PQgetlength(res, 0, 0) == sizeof(int64_t) &&
-	    PQftype(res, 0) == PG_TYPE_INT8)
+	    PQftype(res, 0) == TYPE_INT8)
 		pg_learn_clock(c->store, pg_number(res, 0, 0));
 	if (c->greeting || c->error || !req)
 		return;
