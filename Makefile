@@ -31,7 +31,7 @@ run: ## install what is missing, build, start a server on 127.0.0.1:8080
 	@exec $(BUILD)/kiln serve $(ARGS)
 
 deps: ## install everything that building, running and testing need
-	tools/install-deps.sh build languages more-languages test
+	tools/install-deps.sh build languages more-languages test stack
 
 build: $(BUILD)/build.ninja ## build/kiln, build/kiln-runner, build/kiln-sandbox (release)
 	@ninja -C $(BUILD)
@@ -55,7 +55,7 @@ $(FUZZ)/build.ninja:
 	CC=clang meson setup $(FUZZ) $(MESON_FUZZ)
 
 test: ## everything that CI runs; the last line is the sum
-	@tools/install-deps.sh build languages more-languages test
+	@tools/install-deps.sh build languages more-languages test stack
 	@$(PYTHON) tools/test.py all
 
 test-quick: ## unit, sandbox and integration tests on the sanitized build

@@ -105,6 +105,7 @@ def stack():
     """Servers of our own while the tests run, beside those of "make stack": tests kill them."""
     env = os.environ | {"KILN_STACK_DIR": os.path.join(ROOT, ASAN, "stack"),
                         "KILN_STACK_PORT": "27150"}
+    call(["tools/install-deps.sh", "stack"])  # what is missing all the same, the tests say
     up = call(["tools/stack.sh", "up"], env=env, stdout=subprocess.PIPE, text=True)
     names = []
     try:
