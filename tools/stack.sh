@@ -12,7 +12,8 @@
 #   tools/stack.sh rabbitmqctl ARG... RabbitMQ's own tool, for this RabbitMQ
 #   tools/stack.sh env                "export KILN_TEST_..._URL=...", which "up" prints too: to be eval'ed
 #
-# NAME is postgres, rabbitmq or redis; without one, all three. Environment:
+# NAME is postgres, rabbitmq or redis; without one, all three. rabbitmq2 and rabbitmq3 are further nodes,
+# which join the first one's cluster when they come up, and leave it when they go down. Environment:
 #
 #   KILN_STACK_DIR    the folder for data, logs and pid files (default: build/stack)
 #   KILN_STACK_PORT   the first of ten ports (default: 27100)
@@ -25,11 +26,12 @@ root=$(dirname "$(dirname "$(readlink -f "$0")")")
 dir=$(readlink -m "${KILN_STACK_DIR:-$root/build/stack}")
 first_port=${KILN_STACK_PORT:-27100}
 postgres_port=$((first_port + 1))
-rabbitmq_port=$((first_port + 2))
 redis_port=$((first_port + 3))
-rabbitmq_dist_port=$((first_port + 4))
 epmd_port=$((first_port + 5))
 names=(postgres rabbitmq redis)
+# Of each node of RabbitMQ: where it takes clients, and where the other nodes reach it.
+declare -A rabbitmq_port=([rabbitmq]=$((first_port + 2)) [rabbitmq2]=$((first_port + 6)) [rabbitmq3]=$((first_port + 8)))
+declare -A rabbitmq_dist_port=([rabbitmq]=$((first_port + 4)) [rabbitmq2]=$((first_port + 7)) [rabbitmq3]=$((first_port + 9)))
 
 say() { echo "stack: $*" >&2; }
 die() { say "$*"; exit 1; }
@@ -171,47 +173,104 @@ down_postgres() { stop postgres INT; }
 
 # ---- RabbitMQ ----
 
-url_of_rabbitmq() { echo "export KILN_TEST_RABBITMQ_URL=amqp://guest:guest@127.0.0.1:$rabbitmq_port/"; }
+# All nodes that run, the first one first: a client tries them in turn.
+url_of_rabbitmq() {
+    local node hosts=127.0.0.1:${rabbitmq_port[rabbitmq]}
+    for node in rabbitmq2 rabbitmq3; do
+        ! pid_of "$node" >/dev/null || hosts+=,127.0.0.1:${rabbitmq_port[$node]}
+    done
+    echo "export KILN_TEST_RABBITMQ_URL=amqp://guest:guest@$hosts/"
+}
+url_of_rabbitmq2() { :; }
+url_of_rabbitmq3() { :; }
 
-rabbitmq_environment() {
-    local own=$dir/rabbitmq
-    export HOME=$own ERL_EPMD_PORT=$epmd_port ERL_EPMD_ADDRESS=127.0.0.1 LANG=C.UTF-8
+rabbitmq_node_name() { # NODE
+    local number=${1#rabbitmq}
+    echo "kiln-$first_port${number:+-$number}@localhost"
+}
+
+rabbitmq_environment() { # NODE
+    local own=$dir/$1
+    # The nodes of a cluster know each other by the cookie in their home.
+    export HOME=$dir/rabbitmq ERL_EPMD_PORT=$epmd_port ERL_EPMD_ADDRESS=127.0.0.1 LANG=C.UTF-8
     # Without the files of the system's own RabbitMQ.
-    export RABBITMQ_CONF_ENV_FILE=/dev/null RABBITMQ_NODENAME="kiln-$first_port@localhost"
+    export RABBITMQ_CONF_ENV_FILE=/dev/null RABBITMQ_NODENAME
+    RABBITMQ_NODENAME=$(rabbitmq_node_name "$1")
     export RABBITMQ_CONFIG_FILE=$own/rabbitmq.conf RABBITMQ_ADVANCED_CONFIG_FILE=$own/advanced.config
     export RABBITMQ_MNESIA_BASE=$own/mnesia RABBITMQ_LOG_BASE=$own/log RABBITMQ_LOGS=-
     export RABBITMQ_ENABLED_PLUGINS_FILE=$own/enabled_plugins RABBITMQ_GENERATED_CONFIG_DIR=$own/config
-    export RABBITMQ_PID_FILE=$own/node.pid RABBITMQ_DIST_PORT=$rabbitmq_dist_port
+    export RABBITMQ_PID_FILE=$own/node.pid RABBITMQ_DIST_PORT=${rabbitmq_dist_port[$1]}
     # Runs the Erlang machine by exec, so that the pid is the server's.
     export RUNNING_UNDER_SYSTEMD=true
     export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-kernel inet_dist_use_interface {127,0,0,1}'
 }
 
-up_rabbitmq() {
-    local own=$dir/rabbitmq
+rabbitmqctl() { # NODE ARGUMENT...
+    local node=$1
+    shift
+    (cd / && rabbitmq_environment "$node" && as_user rabbitmq /usr/lib/rabbitmq/bin/rabbitmqctl -q "$@") 9>&-
+}
+
+start_rabbitmq() { # NODE
+    local own=$dir/$1
     [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || die "RabbitMQ is not installed"
-    folder rabbitmq rabbitmq
+    folder "$1" rabbitmq
     cat >"$own/rabbitmq.conf" <<END
-listeners.tcp.1 = 127.0.0.1:$rabbitmq_port
+listeners.tcp.1 = 127.0.0.1:${rabbitmq_port[$1]}
 disk_free_limit.absolute = 200MB
 vm_memory_high_watermark.absolute = 1GB
 END
     echo '[].' >"$own/enabled_plugins"
-    if [ ! -e "$own/.erlang.cookie" ]; then
-        secret "$own/.erlang.cookie" >/dev/null
-        chmod 0400 "$own/.erlang.cookie"
-        [ "$(id -u)" != 0 ] || chown rabbitmq: "$own/.erlang.cookie"
-    fi
     # Erlang's port mapper, which otherwise puts itself into the background for good.
     if ! pid_of epmd >/dev/null; then
-        (cd / && rabbitmq_environment && launch epmd rabbitmq epmd -port "$epmd_port" -address 127.0.0.1)
+        (cd / && rabbitmq_environment "$1" && launch epmd rabbitmq epmd -port "$epmd_port" -address 127.0.0.1)
         await epmd "$epmd_port" 10
     fi
-    (cd / && rabbitmq_environment && launch rabbitmq rabbitmq /usr/lib/rabbitmq/bin/rabbitmq-server)
-    await rabbitmq "$rabbitmq_port" 90
+    (cd / && rabbitmq_environment "$1" && launch "$1" rabbitmq /usr/lib/rabbitmq/bin/rabbitmq-server)
+    await "$1" "${rabbitmq_port[$1]}" 90
 }
 
+up_rabbitmq() {
+    local cookie=$dir/rabbitmq/.erlang.cookie
+    folder rabbitmq rabbitmq
+    if [ ! -e "$cookie" ]; then
+        secret "$cookie" >/dev/null
+        chmod 0400 "$cookie"
+        [ "$(id -u)" != 0 ] || chown rabbitmq: "$cookie"
+    fi
+    start_rabbitmq rabbitmq
+}
+
+up_rabbitmq_member() { # NODE
+    pid_of rabbitmq >/dev/null || die "$1 joins rabbitmq, which does not run"
+    start_rabbitmq "$1"
+    [ ! -e "$dir/$1/joined" ] || return 0
+    {
+        rabbitmqctl "$1" stop_app
+        rabbitmqctl "$1" join_cluster "$(rabbitmq_node_name rabbitmq)"
+        rabbitmqctl "$1" start_app
+    } >>"$dir/$1.log" 2>&1
+    await "$1" "${rabbitmq_port[$1]}" 60
+    touch "$dir/$1/joined"
+}
+up_rabbitmq2() { up_rabbitmq_member rabbitmq2; }
+up_rabbitmq3() { up_rabbitmq_member rabbitmq3; }
+
+# It leaves the cluster for good: queues that are made later must not count on it.
+down_rabbitmq_member() { # NODE
+    if pid_of rabbitmq >/dev/null && [ -e "$dir/$1/joined" ]; then
+        stop "$1" TERM
+        rabbitmqctl rabbitmq forget_cluster_node "$(rabbitmq_node_name "$1")"
+        rm -rf "${dir:?}/$1"
+    fi
+    stop "$1" TERM
+}
+down_rabbitmq2() { down_rabbitmq_member rabbitmq2; }
+down_rabbitmq3() { down_rabbitmq_member rabbitmq3; }
+
 down_rabbitmq() {
+    down_rabbitmq_member rabbitmq3
+    down_rabbitmq_member rabbitmq2
     stop rabbitmq TERM
     stop epmd TERM
 }
@@ -233,7 +292,8 @@ down_redis() { stop redis TERM; }
 # ---- all ----
 
 up() {
-    "$root/tools/install-deps.sh" "${@/#/stack-}"
+    local packages=("${@/#/stack-}")
+    "$root/tools/install-deps.sh" "${packages[@]/#stack-rabbitmq[23]/stack-rabbitmq}"
     mkdir -p "$dir"
     exec 9>"$dir/lock"
     flock 9
@@ -257,13 +317,12 @@ down() {
 verb=${1:-}
 [ $# -eq 0 ] || shift
 if [ "$verb" = rabbitmqctl ]; then
-    cd /
-    rabbitmq_environment
-    as_user rabbitmq /usr/lib/rabbitmq/bin/rabbitmqctl -q "$@"
+    rabbitmqctl rabbitmq "$@"
+    exit
 fi
 for name in "$@"; do
     case $name in
-    postgres | rabbitmq | redis) ;;
+    postgres | rabbitmq | rabbitmq[23] | redis) ;;
     *) die "there is no \"$name\" in the stack: ${names[*]}" ;;
     esac
 done
