@@ -4,7 +4,8 @@
 
     tests/chaos/chaos.py [--minutes N] [--seed N]
 
-Needs the servers of tools/stack.sh and its environment: `make chaos` starts them.
+Needs the servers of tools/stack.sh and its environment: `make chaos` starts them. RabbitMQ gets two
+further nodes for the time.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+os.environ.setdefault("KILN_CHAOS_STOP_SECONDS", "30")  # longer than leases, heartbeats and time-outs
 
 import faults  # noqa: E402
 from cluster import Cluster  # noqa: E402
@@ -28,7 +30,7 @@ def choices(cluster):
     for process in cluster.processes:
         found[f"kill {process.name}"] = (faults.kill_process, (process,))
         found[f"stop {process.name}"] = (faults.stop_process, (process,))
-    for name in faults.SERVERS:
+    for name in sorted({*faults.SERVERS, *faults.NODES}):
         found[f"kill {name}"] = (faults.kill_server, (name,))
         found[f"stop {name}"] = (faults.stop_server, (name,))
     return found
@@ -41,7 +43,7 @@ def main():
     args = parser.parse_args()
     order = random.Random(args.seed)
     print(f"seed {args.seed}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="kiln-chaos-") as directory:
+    with faults.three_nodes(), tempfile.TemporaryDirectory(prefix="kiln-chaos-") as directory:
         os.chmod(directory, 0o755)
         cluster = Cluster(directory, config=["--lease-ms=3s"]).wait_ready()
         try:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can happen to a cluster: each fault begins, lasts, and is over when its function returns."""
 
+import contextlib
 import email.utils
 import os
 import signal
@@ -11,12 +12,26 @@ from load import ROOT, sql
 from harness import descendants, wait_until
 
 SERVERS = ("postgres", "rabbitmq", "redis")
+NODES = ("rabbitmq", "rabbitmq2", "rabbitmq3")
 STOPPED_S = float(os.environ.get("KILN_CHAOS_STOP_SECONDS", "6"))
 
 
 def stack(*args):
     return subprocess.run([os.path.join(ROOT, "tools", "stack.sh"), *args], check=True, timeout=180,
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True).stdout
+
+
+@contextlib.contextmanager
+def three_nodes():
+    """RabbitMQ has three nodes, and a cluster that is made meanwhile knows all of them."""
+    before = os.environ["KILN_TEST_RABBITMQ_URL"]
+    try:
+        stack("up", *NODES[1:])
+        os.environ["KILN_TEST_RABBITMQ_URL"] = stack("env", "rabbitmq").strip().partition("=")[2]
+        yield
+    finally:
+        os.environ["KILN_TEST_RABBITMQ_URL"] = before
+        stack("down", *NODES[1:])
 
 
 def server_pid(name):

@@ -11,10 +11,15 @@ import pytest
 import faults
 from cluster import URLS
 from conftest import run_under_load
-from load import sql
+from harness import wait_until
+from load import Load, assert_right, sql
 
 pytestmark = pytest.mark.skipif(any(u not in os.environ for u in URLS),
                                 reason="needs the servers of tools/stack.sh")
+
+
+def results(cluster):
+    return int(sql(cluster, "SELECT count(*) FROM result")[0][0])
 
 
 def assert_attempts(cluster, most):
@@ -40,6 +45,32 @@ def test_stopped_server(run, name):
 @pytest.mark.parametrize("fault", faults.CUTS, ids=lambda f: f.__name__)
 def test_cut_slow_or_emptied(cluster, run, fault):
     run(fault, cluster)
+
+
+@pytest.fixture(name="three_nodes")
+def rabbitmq_of_three_nodes():
+    with faults.three_nodes():
+        yield
+
+
+@pytest.mark.usefixtures("three_nodes")  # until the cluster, which is made after them, is closed
+@pytest.mark.parametrize("node", faults.NODES)
+def test_lost_node_of_three(make_cluster, node):
+    """A queue has a majority left: the load goes on without the node, whichever leads."""
+    cluster = make_cluster()
+    load = Load(cluster)
+    try:
+        load.grow(40)
+        faults.stack("kill", node)
+        done = results(cluster)
+        load.grow(100)
+        wait_until(lambda: results(cluster) >= done + 80, 60, what="results without the node")
+        faults.stack("up", node)
+        faults.ready_again(cluster)
+        load.grow(40)
+    finally:
+        load.end.set()
+    assert_right(cluster, load)
 
 
 @pytest.mark.parametrize("name", ["scheduler0", "api0"])
