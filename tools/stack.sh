@@ -15,7 +15,8 @@
 # NAME is postgres, rabbitmq or redis; without one, all three. rabbitmq2 and rabbitmq3 are further nodes,
 # which join the first one's cluster when they come up, and leave it when they go down. Environment:
 #
-#   KILN_STACK_DIR    the folder for data, logs and pid files (default: build/stack)
+#   KILN_STACK_DIR    the folder for data, logs and pid files (default: build/stack, or below /var/tmp
+#                     where the servers' users cannot reach that)
 #   KILN_STACK_PORT   the first of ten ports (default: 27100)
 #
 # As root each server runs as the user that its package made; otherwise all run as who calls this.
@@ -23,8 +24,17 @@ set -euo pipefail
 umask 022
 
 root=$(dirname "$(dirname "$(readlink -f "$0")")")
-dir=$(readlink -m "${KILN_STACK_DIR:-$root/build/stack}")
 first_port=${KILN_STACK_PORT:-27100}
+
+# As root the servers are users who may not reach a clone in root's home.
+default_dir() {
+    if [ "$(id -u)" != 0 ] || setpriv --reuid=65534 --regid=65534 --clear-groups test -x "$root"; then
+        echo "$root/build/stack"
+    else
+        echo "/var/tmp/kiln-stack-$first_port"
+    fi
+}
+dir=$(readlink -m "${KILN_STACK_DIR:-$(default_dir)}")
 postgres_port=$((first_port + 1))
 redis_port=$((first_port + 3))
 epmd_port=$((first_port + 5))
