@@ -19,7 +19,7 @@ MESON_FUZZ    = --werror --buildtype=debugoptimized -Db_sanitize=address,undefin
 	-Dc_args=-fsanitize=fuzzer-no-link
 
 .DEFAULT_GOAL := help
-.PHONY: help deps run build build-asan build-fuzz test test-quick test-e2e test-stack test-chaos chaos stack stack-down bench pool-sim fuzz check \
+.PHONY: help deps run build build-asan build-fuzz test test-quick test-e2e test-stack test-chaos test-hostile chaos stack stack-down bench pool-sim fuzz check \
 	reports format install clean
 
 help: ## this list
@@ -76,6 +76,9 @@ test-stack: ## the tests that need the stack: brings it up, runs them, takes it 
 
 test-chaos: ## a load while parts are killed, stopped and cut off: nothing accepted is lost
 	@$(PYTHON) tools/test.py chaos
+
+test-hostile: ## programs that attack, bomb and flood, beside ordinary ones: nothing gets out or is left
+	@$(PYTHON) tools/test.py hostile
 
 chaos: build ## the same in random order for ten minutes: make chaos ARGS="--minutes 60 --seed 1"
 	@eval "$$(tools/stack.sh up)" && KILN_BUILD=$(BUILD) $(PYTHON) tests/chaos/chaos.py $(ARGS)

@@ -6,6 +6,7 @@
     tools/test.py quick      unit, sandbox and integration tests on the sanitized build
     tools/test.py stack      tests that need PostgreSQL, RabbitMQ and Redis, which it starts
     tools/test.py chaos      a load while parts are killed, stopped and cut off, and its checker
+    tools/test.py hostile    programs that attack, bomb and flood, beside ordinary ones, and a census after
     tools/test.py check      formatting, banned functions, header boundaries, scripts, clang-tidy
     tools/test.py fuzz       every fuzz target for --seconds
     tools/test.py reports    gcc -fanalyzer, clang's analyzer and cppcheck; never fails
@@ -417,7 +418,8 @@ def run_all(tally, seconds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["all", "quick", "stack", "chaos", "check", "fuzz", "reports"])
+    parser.add_argument("what", choices=["all", "quick", "stack", "chaos", "hostile", "check", "fuzz",
+                                         "reports"])
     parser.add_argument("--seconds", type=int, default=10, help="for each fuzz target")
     args = parser.parse_args()
     tally = Tally()
@@ -436,6 +438,9 @@ def main():
     elif args.what == "chaos":
         if build(tally, "build", RELEASE):
             chaos_tests(tally, ("tests/chaos", "tests/chaos/long_faults.py"))
+    elif args.what == "hostile":
+        if build(tally, "build", RELEASE):
+            pytest(tally, RELEASE, "tests/hostile")
     elif args.what == "check":
         if build(tally, "build-fuzz", FUZZ):
             check(tally)
