@@ -89,8 +89,9 @@ def refused(kind, name, expression, before=""):
 
 
 def java(body, imports=""):
-    return f"import java.io.*;\nimport java.nio.file.*;\nimport java.util.*;\n{imports}\npublic class Main {{\n" \
-           f"    public static void main(String[] args) throws Exception {{\n{body}\n    }}\n}}\n"
+    return (f"import java.io.*;\nimport java.nio.file.*;\nimport java.util.*;\n{imports}\n"
+            "public class Main {\n    public static void main(String[] args) throws Exception {\n"
+            f"{body}\n    }}\n}}\n")
 
 
 def reads(kind, name, path):

@@ -28,7 +28,8 @@ ORDINARY = {
     "bash": "read -r n; s=0; for ((i = 0; i < n; i++)); do s=$((s + i * i)); done; echo $s",
     "c": '#include <stdio.h>\nint main(void) { long n, s = 0; if (scanf("%ld", &n) != 1) return 1; '
          'for (long i = 0; i < n; i++) s += i * i; printf("%ld\\n", s); }',
-    "javascript": "const n = Number(require('fs').readFileSync(0)); let s = 0; for (let i = 0; i < n; i++) s += i * i; console.log(s);",
+    "javascript": "const n = Number(require('fs').readFileSync(0)); let s = 0; "
+                  "for (let i = 0; i < n; i++) s += i * i; console.log(s);",
 }
 
 
@@ -53,7 +54,8 @@ def complaints(one, task):
     if task["attempt"] != 1:
         wrong.append(f"attempt {task['attempt']}: something of the server had died")
     if task["outcome"] not in one.outcome:
-        wrong.append(f"outcome {task['outcome']} ({task['limit_hit']}, exit code {task['exit_code']}, signal {task['signal']}),"
+        wrong.append(f"outcome {task['outcome']} ({task['limit_hit']}, exit code {task['exit_code']}, "
+                     f"signal {task['signal']}),"
                      f" expected {sorted(one.outcome)}")
     compile_ms = 0
     text = text_of(task, "stdout") + text_of(task, "stderr")
@@ -99,7 +101,8 @@ class Neighbours:
         task = self.server.wait(self.server.submit(language, ORDINARY[language], stdin=f"{n}\n",
                                                    limits={"wall_ms": 60000, "cpu_ms": 10000}), 120)
         want = f"{sum(i * i for i in range(n))}\n"
-        if (task["status"], task["outcome"], task["stdout"], task["stderr"], task["attempt"]) != ("done", "ok", want, "", 1):
+        got = [task[k] for k in ("status", "outcome", "stdout", "stderr", "attempt")]
+        if got != ["done", "ok", want, "", 1]:
             self.wrong.append(task)
 
     def run(self):
