@@ -23,7 +23,7 @@ MESON_FUZZ    = --werror --buildtype=debugoptimized -Db_sanitize=address,undefin
 	reports format install clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: ## install what is missing, build, start a server on 127.0.0.1:8080
 	@tools/install-deps.sh build languages

@@ -407,6 +407,7 @@ def run_all(tally, seconds):
         pytest(tally, RELEASE, "tests/integration")
         pytest(tally, RELEASE)
         contract(tally, RELEASE)
+        pytest(tally, RELEASE, "tests/hostile")
         chaos_tests(tally)
     if build(tally, "build-fuzz", FUZZ):
         fuzz(tally, seconds)
