@@ -188,15 +188,13 @@ def stack_tests(tally):
         tally.add("stack", 0, [str(e)], [], 0)
 
 
-def chaos_tests(tally, tests=("tests/chaos",)):
+def chaos_tests(tally):
     """On the release build: what is looked for is in the order of things, not in memory."""
     heading("faults")
     try:
         with stack():
-            for one in tests:
-                pytest(tally, RELEASE, one)
-            if len(tests) > 1:
-                meson_tests(tally, RELEASE, ["faults"])
+            pytest(tally, RELEASE, "tests/chaos")
+            meson_tests(tally, RELEASE, ["faults"])
     except RuntimeError as e:
         tally.add("chaos", 0, [str(e)], [], 0)
 
@@ -438,7 +436,7 @@ def main():
             stack_tests(tally)
     elif args.what == "chaos":
         if build(tally, "build", RELEASE):
-            chaos_tests(tally, ("tests/chaos", "tests/chaos/long_faults.py"))
+            chaos_tests(tally)
     elif args.what == "hostile":
         if build(tally, "build", RELEASE):
             pytest(tally, RELEASE, "tests/hostile")
