@@ -202,7 +202,8 @@ struct store_ticket {
 
 /* Puts a running task back to queued. counts: the attempt was used up; after TASK_ATTEMPTS_MAX of
  * them the task is FAILED with this error instead. Without: a hand-back, the attempt is given
- * back too; only where the task surely never ran. A task that is cancelling ends CANCELLED.
+ * back too; only where the task never ran, or was stopped through no fault of its own. A task that
+ * is cancelling ends CANCELLED.
  *
  * With owner, somebody else does so for an owner that is gone: whatever its attempt is, as long as
  * the task is still that owner's. */
