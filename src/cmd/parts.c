@@ -51,13 +51,14 @@ int parts_open(uv_loop_t *loop, const struct config *cfg, struct parts *p, struc
 	const struct queue_config queue = {.url = cfg->queue, .max_tasks = (size_t)cfg->queue_max};
 	const struct cache_config cache = {.url = cfg->cache,
 					   .max_bytes = (size_t)cfg->cache_max_bytes};
-	int r = store_open(loop, &store, &p->store, e);
+	/* First: it may wait for its broker, and the store's connections must not wait with it. */
+	int r = queue_open(loop, &queue, &p->queue, e);
 
 	if (r < 0)
-		return err_wrap(e, r, "could not open the store");
-	r = queue_open(loop, &queue, &p->queue, e);
-	if (r < 0)
 		return err_wrap(e, r, "could not open the queue");
+	r = store_open(loop, &store, &p->store, e);
+	if (r < 0)
+		return err_wrap(e, r, "could not open the store");
 	r = cache_open(loop, &cache, &p->cache, e);
 	if (r < 0)
 		return err_wrap(e, r, "could not open the cache");

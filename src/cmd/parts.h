@@ -3,7 +3,7 @@
 
 /*
  * Store, queue, cache, bus, and the publisher over them: what every role of a process uses, opened
- * in this order from the configuration and closed in the opposite one.
+ * from the configuration, and closed so that none outlives what it uses.
  */
 
 #include "bus/bus.h"

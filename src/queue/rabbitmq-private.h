@@ -227,6 +227,7 @@ struct rabbit {
 		bool up, blocked, fresh, ended;
 		uint64_t session; /* of the present session, or the last */
 		bool started;
+		bool waiting_no_more; /* the opener went on before it was */
 		int start_code;
 		struct err reason; /* of being away; or what is wrong with a lane */
 		bool has_reason;

@@ -235,3 +235,51 @@ def test_rolling_every_process_under_load_loses_nothing(make_cluster):
         task = client.wait(task_id, 120)
         assert (task["status"], task["stdout"]) == ("done", f"{word}\n"), task
         assert task["attempt"] == 1, f"an orderly end costs no attempt: {task}"
+
+
+def test_task_longer_than_the_drain_time_survives_rolling_schedulers(make_cluster):
+    """Each one that ends hands it back; that is no fault of the task, and uses up no attempt."""
+    c = make_cluster(apis=1, runners=1, config=["--drain-ms=300ms"]).wait_ready()
+    task_id = c.client().submit("bash", "sleep 8; echo through")
+    for _ in range(2):
+        for scheduler in c.schedulers:
+            c.client().until_running(task_id)
+            scheduler.stop()
+            scheduler.start().wait_ready()
+    task = c.client().wait(task_id, 60)
+    assert (task["status"], task["stdout"], task["attempt"]) == ("done", "through\n", 1), task
+
+
+def test_task_handed_back_by_the_only_scheduler_is_queued(make_cluster):
+    """Not left to its lease: whoever comes next runs it at once."""
+    c = make_cluster(apis=1, schedulers=1, runners=1,
+                     config=["--drain-ms=300ms", "--lease-ms=60s"]).wait_ready()
+    task_id = c.client().submit("bash", "sleep 3; echo through")
+    c.client().until_running(task_id)
+    c.schedulers[0].stop()
+    assert c.client().result(task_id)["status"] == "queued"
+    c.schedulers[0].start().wait_ready()
+    task = c.client().wait(task_id, 30)
+    assert (task["status"], task["stdout"], task["attempt"]) == ("done", "through\n", 1), task
+
+
+@pytest.fixture
+def silent_broker():
+    """Takes connections and never says a word, as a broker that is stopped does."""
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        yield f"amqp://guest:guest@127.0.0.1:{s.getsockname()[1]}/"
+
+
+def test_api_starts_and_accepts_while_the_broker_is_silent(make_cluster, silent_broker):
+    c = make_cluster(apis=0, schedulers=1, runners=1)
+    real = c.shared[1]
+    c.shared[1] = f"--queue={silent_broker}?prefix={c.name}"
+    api = c.api("api").wait_ready()
+    c.apis = [api]
+    assert "queue" in api.get("/readyz").json["degraded"][0]
+    task_id = c.client().submit("bash", "echo kept")
+    assert c.client().result(task_id)["status"] == "queued"
+    api.stop()
+    c.shared[1] = real
+    c.apis = [c.api("late").wait_ready()]
+    assert c.client().wait(task_id, 60)["stdout"] == "kept\n"
