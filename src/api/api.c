@@ -148,19 +148,46 @@ static void add_location(struct http_request *r, const struct uuid *id)
 	http_reply_header(r, "Location", path);
 }
 
-void api_reply_task(struct api *a, struct http_request *r, int status, const struct task *t)
+static void render(const struct api *a, const struct task *t, struct buf *ret_body)
 {
 	struct json_writer w;
+
+	buf_init(ret_body, render_task_max(&a->cfg.run_ceilings, &a->cfg.compile_ceilings));
+	json_writer_init(&w, ret_body);
+	render_task(&w, t);
+	(void)buf_append_char(ret_body, '\n');
+}
+
+void api_reply_task(struct api *a, struct http_request *r, int status, const struct task *t)
+{
 	struct buf body;
 
-	buf_init(&body, render_task_max(&a->cfg.run_ceilings, &a->cfg.compile_ceilings));
-	json_writer_init(&w, &body);
-	render_task(&w, t);
-	(void)buf_append_char(&body, '\n');
+	render(a, t, &body);
 	http_reply(r, status, "application/json", &body);
 	buf_fini(&body);
 	if (status == 202)
 		add_location(r, &t->spec.id);
+}
+
+void api_reply_submitted(struct api *a, struct http_request *r, const struct task *t)
+{
+	bool is_final = task_state_is_final(t->state);
+	struct task before = *t;
+	struct buf body;
+
+	render(a, t, &body);
+	if (is_final && http_reply_fits(r, body.len)) {
+		http_reply(r, 200, "application/json", &body);
+		buf_fini(&body);
+		return;
+	}
+	buf_fini(&body);
+	if (is_final) {
+		before.state = TASK_RUNNING;
+		before.result = NULL;
+		before.finished_us = 0;
+	}
+	api_reply_task(a, r, 202, &before);
 }
 
 void api_reply_brief(struct http_request *r, int status, const struct uuid *id,

@@ -52,7 +52,7 @@ struct api_config {
 	struct task_limits compile_defaults, compile_ceilings;
 
 	size_t body_max_bytes;
-	size_t held_max_bytes;		  /* requests and replies in memory at one time */
+	size_t held_max_bytes;		  /* requests in memory at one time, and replies */
 	unsigned connections_per_address; /* 0: as many as in all */
 	unsigned connections_max;	  /* the limit of open files must be higher */
 	size_t waiters_max;		  /* requests that wait for a result at one time */

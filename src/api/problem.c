@@ -96,7 +96,7 @@ static const struct kind kinds[_PROBLEM_MAX] = {
 	[PROBLEM_TOO_MANY_WAITERS] = {503, "too-many-waiters", "Too many requests wait for results",
 				      "Nothing was stored; ask without \"wait\", or try again."},
 	[PROBLEM_OVERLOADED] = {503, "overloaded", "The server has no memory to spare",
-				"Too many bodies are under way; try again."},
+				"Too much is being sent or read at this moment; try again."},
 	[PROBLEM_SHUTTING_DOWN] = {503, "shutting-down", "The server is shutting down",
 				   "Nothing was stored; another replica, or the next start, will "
 				   "answer."},

@@ -83,7 +83,7 @@ static void answer_new(struct submission *s)
 	struct result_query q = {
 		.id = s->spec->id,
 		.wait_ms = s->wait_ms,
-		.pending_status = 202,
+		.submitted = true,
 	};
 
 	if (s->waits)
@@ -97,7 +97,7 @@ static void answer_existing(struct submission *s)
 	struct result_query q = {
 		.id = s->insert.existing_id,
 		.wait_ms = s->wait_ms,
-		.pending_status = s->waits ? 202 : 200,
+		.submitted = s->waits,
 		.read_first = true,
 		.brief = !s->waits,
 	};

@@ -251,6 +251,69 @@ def test_slow_senders_do_not_hold_up_others_and_are_cut_in_the_end(start):
         s.close()
 
 
+def read_slowly(server, task_id, headers, address="127.0.0.1"):
+    """Asks for a result and takes only its first bytes; returns the socket and these."""
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    s.settimeout(api.PATIENCE)
+    s.bind((address, 0))
+    s.connect(("127.0.0.1", server.port))
+    s.sendall(head("GET", f"/result/{task_id}", **headers))
+    return s, s.recv(1000)
+
+
+def bytes_until_cut(s):
+    """What still comes before the server ends the connection, which it keeps after a whole reply."""
+    return len(read_all(s))
+
+
+@pytest.mark.parametrize("keys", [True, False])
+def test_slow_readers_of_large_results_take_no_memory_from_others(start, keys):
+    server = start("--echo", "--held-max", str(8 << 20), *(["--key", "kiln_first"] if keys else []))
+    first, second = (bearer("kiln_first"), bearer("kiln_second")) if keys else ({}, {})
+    large = {"stdin": "x" * (3 << 20)}
+    theirs = server.submit("/submit?wait=20", headers=first, **large).json["task_id"]
+    ours = server.submit("/submit?wait=20", headers=second, **large).json["task_id"]
+    time.sleep(0.2)
+    # Without keys a client is an address.
+    readers = [read_slowly(server, theirs, first, "127.0.0.1" if keys else "127.0.0.2")
+               for _ in range(5)]
+    got = [int(data.split()[1]) for _, data in readers]
+    assert got == [200, 200, 503, 503, 503], "the bound is for replies too"
+    assert b"overloaded" in readers[2][1] and b"Retry-After" in readers[2][1]
+    # Whose result has no room hears that the task is accepted, and asks for it later.
+    answer = server.submit("/submit?wait=20", headers=first, **large)
+    assert (answer.status, answer.json["status"]) == (202, "running"), answer
+    assert answer.headers["Location"] == "/result/" + answer.json["task_id"]
+    begun = time.monotonic()
+    while (answer := server.get(f"/result/{ours}", headers=second)).status == 503:
+        assert time.monotonic() - begun < 30
+        assert server.submit(headers=second).status == 201, "submissions have room of their own"
+        time.sleep(0.2)
+    assert answer.status == 200 and len(answer.json["stdout"]) == 3 << 20
+    assert bytes_until_cut(readers[0][0]) < 3 << 20, "the one that was slow is cut"
+    for s, _ in readers:
+        s.close()
+    assert server.get(f"/result/{theirs}", headers=first).status == 200
+
+
+def test_slow_senders_of_large_bodies_take_no_memory_from_others(start):
+    server = start("--held-max", str(4 << 20), "--key", "kiln_first")
+    senders = []
+    for _ in range(4):
+        s = server.connect()
+        s.sendall(head(Content_Length=str(3 << 20), **bearer("kiln_first")) + b"x" * ((3 << 20) - 1))
+        senders.append(s)
+    body = json.dumps(GOOD | {"stdin": "x" * (1 << 20)})
+    begun = time.monotonic()
+    while (answer := server.request("POST", "/submit", body, bearer("kiln_second"))).status == 503:
+        assert time.monotonic() - begun < 30
+        time.sleep(0.2)
+    assert answer.status == 201, answer
+    for s in senders:
+        s.close()
+
+
 def test_reader_that_does_not_read_is_cut(start):
     server = start("--echo")
     task = server.submit("/submit?wait=20", stdin="x" * (4 << 20)).json
