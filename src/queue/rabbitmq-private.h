@@ -283,6 +283,7 @@ int rabbit_declare_queue(struct rabbit_conn *c, const struct rabbit_url *url, co
 			 const char *key, struct err *e);
 /* 0, -EAGAIN where it is broken or hung, -ENOTCONN where the session is over. */
 int rabbit_declare_lane(struct rabbit_thread *t, struct rabbit_lane *lane);
+int rabbit_retry_broken(struct rabbit_thread *t);
 int rabbit_ask_counts(struct rabbit_thread *t);
 void rabbit_counted(struct rabbit_thread *t, const amqp_queue_declare_ok_t *m);
 int rabbit_samples_refused(struct rabbit_thread *t);

@@ -269,7 +269,9 @@ static int serve(struct rabbit_thread *t)
 
 	rabbit_try_hung(t);
 	rabbit_release_handed(t);
-	r = rabbit_consume_lanes(t);
+	r = rabbit_retry_broken(t);
+	if (r == 0)
+		r = rabbit_consume_lanes(t);
 	if (r == 0)
 		r = rabbit_send_publishes(t);
 	if (r == 0)
