@@ -298,7 +298,10 @@ static void on_quota(struct quota_request *r, int code)
 		read_request(s);
 		return;
 	}
-	problem_reply(s->request, &r->problem);
+	if (code == -EDQUOT)
+		problem_reply(s->request, &r->problem);
+	else
+		api_reply_failure(s->api, s->request, code, "find out the tenant's limits");
 	submission_free(s);
 }
 

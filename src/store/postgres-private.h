@@ -233,10 +233,11 @@ struct pg_conn {
 	struct list batch;
 	struct store_req *current;
 	int step;
-	bool busy;     /* until the sync is answered */
-	bool greeting; /* what is in flight makes a session; the batch is empty */
-	bool answered; /* the current statement's answer came, its end not yet */
-	int error;     /* of the batch */
+	bool busy;	  /* until the sync is answered */
+	int64_t asked_us; /* monotonic: when that began */
+	bool greeting;	  /* what is in flight makes a session; the batch is empty */
+	bool answered;	  /* the current statement's answer came, its end not yet */
+	int error;	  /* of the batch */
 	char sqlstate[6];
 	char reason[PG_TEXT_MAX];
 	struct pg_params params;

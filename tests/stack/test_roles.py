@@ -7,32 +7,15 @@ import os
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 
 import pytest
 
 import cluster
-from cluster import Cluster
 from harness import Client, PATIENCE, clean_env, program, wait_until
 
 pytestmark = pytest.mark.skipif(any(u not in os.environ for u in cluster.URLS),
                                 reason="needs the servers of tools/stack.sh")
-
-
-@pytest.fixture
-def make_cluster():
-    """As root the processes become others, who must reach the folder."""
-    with tempfile.TemporaryDirectory(prefix="kiln-roles-") as directory:
-        os.chmod(directory, 0o755)
-        made = []
-
-        def make(**kw):
-            made.append(Cluster(directory, **kw))
-            return made[-1]
-        yield make
-        for one in made:
-            one.close()
 
 
 def installed(process):
@@ -261,25 +244,3 @@ def test_task_handed_back_by_the_only_scheduler_is_queued(make_cluster):
     c.schedulers[0].start().wait_ready()
     task = c.client().wait(task_id, 30)
     assert (task["status"], task["stdout"], task["attempt"]) == ("done", "through\n", 1), task
-
-
-@pytest.fixture
-def silent_broker():
-    """Takes connections and never says a word, as a broker that is stopped does."""
-    with socket.create_server(("127.0.0.1", 0)) as s:
-        yield f"amqp://guest:guest@127.0.0.1:{s.getsockname()[1]}/"
-
-
-def test_api_starts_and_accepts_while_the_broker_is_silent(make_cluster, silent_broker):
-    c = make_cluster(apis=0, schedulers=1, runners=1)
-    real = c.shared[1]
-    c.shared[1] = f"--queue={silent_broker}?prefix={c.name}"
-    api = c.api("api").wait_ready()
-    c.apis = [api]
-    assert "queue" in api.get("/readyz").json["degraded"][0]
-    task_id = c.client().submit("bash", "echo kept")
-    assert c.client().result(task_id)["status"] == "queued"
-    api.stop()
-    c.shared[1] = real
-    c.apis = [c.api("late").wait_ready()]
-    assert c.client().wait(task_id, 60)["stdout"] == "kept\n"
