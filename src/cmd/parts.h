@@ -13,12 +13,18 @@
 #include "queue/queue.h"
 #include "store/store.h"
 
+enum { PARTS_WATCHED = 2 }; /* store and queue */
+
 struct parts {
 	struct store *store;
 	struct queue *queue;
 	struct cache *cache;
 	struct bus *bus;
 	struct publisher *publisher;
+	uv_timer_t watch;
+	bool watching;
+	int seen[PARTS_WATCHED]; /* what each said last */
+	void (*watch_closed)(void *ctx);
 	size_t step; /* of closing */
 	void (*closed)(void *ctx);
 	void *closed_ctx;

@@ -26,6 +26,7 @@ enum {
 	CREDIT_BYTES = 1024 * 1024,
 	HELD_PER_BODY = 16, /* requests of the largest size that may be in memory at one time */
 	PODS_GRACE_MS = 3000,
+	PODS_TEXT_MAX = 1024,
 	BANNER_TICK_MS = 20,
 	BANNER_WAIT_MS = 10000,
 };
@@ -98,12 +99,16 @@ static const struct pods_ops pods_ops = {
 static bool is_ready(void *ctx, struct buf *why)
 {
 	const struct process *p = ctx;
+	struct buf pods;
 
 	if (p->scheduler && scheduler_is_ready(p->scheduler, why))
 		return true;
 	if (why && p->pods) {
-		(void)buf_append_str(why, ": ");
-		pods_explain(p->pods, why);
+		buf_init(&pods, PODS_TEXT_MAX);
+		pods_explain(p->pods, &pods);
+		if (pods.len)
+			(void)buf_printf(why, ": %s", pods.data);
+		buf_fini(&pods);
 	}
 	return false;
 }
