@@ -104,9 +104,11 @@ static int make_runner_command(const struct config *cfg, uid_t uid, gid_t gid,
 		"--log-level",
 		log_level_name(cfg->log_level),
 	};
-	_Static_assert(ARRAY_SIZE(args) < ARRAY_SIZE(c->argv), "more arguments than room");
+	_Static_assert(ARRAY_SIZE(args) + 1 < ARRAY_SIZE(c->argv), "more arguments than room");
 	for (size_t i = 0; i < ARRAY_SIZE(args); i++)
 		c->argv[n++] = (char *)(uintptr_t)args[i];
+	if (cfg->compile_cache_shared)
+		c->argv[n++] = (char *)(uintptr_t) "--share-compile-cache";
 	c->argv[n] = NULL;
 	return 0;
 }

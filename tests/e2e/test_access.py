@@ -11,10 +11,7 @@ import harness
 from harness import Client, problem
 
 
-@pytest.fixture
-def keyed(make_server, cli):
-    """A server with two keys; returns it without a key, and a client for each."""
-    server = make_server(start=False)
+def with_two_keys(server, cli):
     keys = {}
     for name in ("alice", "bob"):
         done = cli("keys", "add", name, "--data-dir", server.data)
@@ -23,6 +20,12 @@ def keyed(make_server, cli):
     server.key = keys["alice"]
     server.start()
     return server, Client(server.port, keys["alice"]), Client(server.port, keys["bob"])
+
+
+@pytest.fixture
+def keyed(make_server, cli):
+    """A server with two keys; returns it without a key, and a client for each."""
+    return with_two_keys(make_server(start=False), cli)
 
 
 def test_key_is_needed_once_there_is_one(keyed):
@@ -65,6 +68,17 @@ def test_compile_cache_of_tenants_is_apart(keyed):
     assert alice.run("c", code)["compile"]["cached"] is False
     assert alice.run("c", code)["compile"]["cached"] is True
     assert bob.run("c", code)["compile"]["cached"] is False
+    assert bob.run("c", code)["compile"]["cached"] is True
+
+
+def test_compile_cache_can_be_shared_by_the_operator(make_server, cli):
+    server = make_server(start=False, config={"compile_cache_shared": True})
+    _, alice, bob = with_two_keys(server, cli)
+    code = '#include <stdio.h>\nint main(void) { puts("same"); }'
+    assert alice.run("c", code)["compile"]["cached"] is False
+    theirs = bob.run("c", code)
+    assert (theirs["compile"]["cached"], theirs["stdout"]) == (True, "same\n")
+    assert bob.run("c", code.replace("same", "mine"))["compile"]["cached"] is False
 
 
 def test_revoked_key_is_refused(make_server, cli):
