@@ -373,10 +373,17 @@ static void release_contents(struct execution *x)
 
 static void build_begin(struct execution *x)
 {
+	uint8_t identity[DIGEST_SIZE];
 	struct build *build = NULL;
-	int r = compile_key(&x->in, x->language, probe_identity(x->env->probe, x->language),
-			    x->env->share_cache, (const char *const *)x->envp, x->key);
+	int r;
 
+	if (!probe_identity(x->env->probe, x->language, identity)) {
+		release_contents(x);
+		compile_start(x);
+		return;
+	}
+	r = compile_key(&x->in, x->language, identity, x->env->share_cache,
+			(const char *const *)x->envp, x->key);
 	release_contents(x);
 	if (r == 0)
 		r = cache_ask(x->env->cache, x->key, &x->waiter, &build);

@@ -31,7 +31,7 @@ struct execution_env {
 	struct box_pool *boxes;
 	struct cache *cache;
 	struct language_registry *languages;
-	const struct probe *probe;
+	struct probe *probe;
 	bool share_cache; /* builds are shared between tenants */
 };
 

@@ -162,6 +162,7 @@ void language_free(struct language *l)
 	free(l->install_debian);
 	yaml_texts_free(l->compile.argv);
 	yaml_texts_free(l->compile.produces);
+	yaml_texts_free(l->compile.toolchain);
 	yaml_texts_free(l->run.argv);
 	yaml_texts_free(l->run.produces);
 	for (size_t i = 0; i < l->n_env; i++) {

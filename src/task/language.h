@@ -27,8 +27,10 @@ enum { LANGUAGE_FILE_MAX = 64 * 1024, LANGUAGES_MAX = 256 };
  *	{memory_mib}  the memory limit of the step, rounded down
  */
 struct language_step {
-	char **argv;		   /* NULL: the language has no such step */
-	char **produces;	   /* patterns of the files that a compile step hands to the runs */
+	char **argv;	  /* NULL: the language has no such step */
+	char **produces;  /* patterns of the files that a compile step hands to the runs */
+	char **toolchain; /* patterns of host files and folders that a compile step depends on,
+			   * beside its program: another one there makes cached builds stale */
 	struct task_limits limits; /* defaults of this language for the step; unset: the server's */
 };
 

@@ -252,6 +252,12 @@ static int step_produces(const struct yaml_value *v, void *dst, struct err *e)
 				 &((struct language_step *)dst)->produces, e);
 }
 
+static int step_toolchain(const struct yaml_value *v, void *dst, struct err *e)
+{
+	return read_list(v, is_absolute, "absolute path, or pattern of such",
+			 &((struct language_step *)dst)->toolchain, e);
+}
+
 static int step_limits(const struct yaml_value *v, void *dst, struct err *e)
 {
 	return read_limits(v, &((struct language_step *)dst)->limits, e);
@@ -416,6 +422,7 @@ static int lang_compile(const struct yaml_value *v, void *dst, struct err *e)
 	static const struct key keys[] = {
 		{"argv", true, step_argv},
 		{"produces", true, step_produces},
+		{"toolchain", false, step_toolchain},
 		{"limits", false, step_limits},
 	};
 

@@ -57,6 +57,7 @@ static void load_whole_file_fills_language(void **state)
 		   "source: main.cpp\nversion: {argv: [/usr/bin/g++, -v]}\n"
 		   "install: {debian: g++}\n"
 		   "compile: {argv: [/usr/bin/g++, -o, main, \"{sources}\"], produces: [main],\n"
+		   "  toolchain: [/usr/bin/as, \"/usr/lib/*/cc1\"],\n"
 		   "  limits: {memory_bytes: 1GiB, cpu_ms: 15s}}\n"
 		   "run: {argv: [./main], limits: {processes: 9}}\n"
 		   "env: {LANG: C.UTF-8}\nmounts: [/opt/x]\n"
@@ -69,6 +70,8 @@ static void load_whole_file_fills_language(void **state)
 	assert_non_null(l);
 	assert_ptr_equal(l, language_at(r, 0));
 	assert_string_equal(l->title, "C++ 17");
+	assert_string_equal(l->compile.toolchain[1], "/usr/lib/*/cc1");
+	assert_null(l->compile.toolchain[2]);
 	assert_true(l->compile.limits.memory_bytes == 1 << 30);
 	assert_true(l->compile.limits.cpu_ms == 15000);
 	assert_true(l->compile.limits.wall_ms == TASK_LIMIT_UNSET);
@@ -110,6 +113,9 @@ static void load_wrong_file_tells_place(void **state)
 		 "/x.yaml:4:10: the key \"produces\" is missing"},
 		{"name: x\nsource: m\n" RUN "compile: {argv: [/x], produces: [../y]}\n",
 		 "/x.yaml:4:34: \"../y\" is no pattern"},
+		{"name: x\nsource: m\n" RUN
+		 "compile: {argv: [/x], produces: [y], toolchain: [as]}\n",
+		 "/x.yaml:4:50: \"as\" is no absolute path, or pattern of such"},
 		{"name: x\nsource: m\nrun: {argv: [/x], limits: {memory_bytes: 1GiG}}\n",
 		 "/x.yaml:3:42: \"1GiG\" is no value for memory_bytes"},
 		{"name: x\nsource: m\nrun: {argv: [/x], limits: {cpu_ms: 0}}\n",
