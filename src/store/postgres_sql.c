@@ -173,7 +173,9 @@ const struct pg_statement pg_statements[_PG_SQL_MAX] = {
 		 TYPES(UUID, TEXT, INT8, BOOL), IN(PG_WRITE)},
 	[PG_SQL_KEY_ADD] = {"key_add",
 			    "WITH k AS (INSERT INTO api_key (name, tenant, hash, created, revoked)"
-			    " VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING RETURNING name)"
+			    " VALUES ($1, $2, $3, $4, $5) ON CONFLICT (name) DO UPDATE"
+			    " SET tenant = $2, hash = $3, created = $4, revoked = $5"
+			    " WHERE api_key.revoked <> 0 RETURNING name)"
 			    " SELECT (SELECT count(*) FROM k) + (SELECT count(*) FROM api_key"
 			    " WHERE $6 AND name = $1 AND hash = $3)",
 			    TYPES(TEXT, TEXT, BYTEA, INT8, INT8, BOOL), IN(PG_WRITE)},

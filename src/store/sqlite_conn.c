@@ -56,7 +56,9 @@ static const char *const sql_texts[_SQL_MAX] = {
 	[SQL_SCAN] = "SELECT " TICKET_COLUMNS " FROM task INDEXED BY task_queued"
 		     " WHERE state = 0 AND id > ?1 ORDER BY id LIMIT ?2",
 	[SQL_KEY_ADD] = "INSERT INTO api_key (name, tenant, hash, created, revoked)"
-			" VALUES (?1, ?2, ?3, ?4, ?5)",
+			" VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (name) DO UPDATE"
+			" SET tenant = ?2, hash = ?3, created = ?4, revoked = ?5"
+			" WHERE revoked <> 0",
 	[SQL_KEY_REVOKE] =
 		"UPDATE api_key SET revoked = CASE revoked WHEN 0 THEN ?2 ELSE revoked END"
 		" WHERE name = ?1",

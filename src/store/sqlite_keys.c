@@ -10,6 +10,7 @@ int sqlite_key_add(struct sqlite_conn *c, struct store_req *req)
 {
 	struct store_key_add *r = container_of(req, struct store_key_add, req);
 	AUTO_STMT sqlite3_stmt *st = conn_stmt(c, SQL_KEY_ADD);
+	int rc;
 
 	if (!st)
 		return c->failed;
@@ -18,7 +19,10 @@ int sqlite_key_add(struct sqlite_conn *c, struct store_req *req)
 	bind_bytes(st, 3, r->key.hash, sizeof r->key.hash);
 	bind_int(st, 4, r->key.created_us);
 	bind_int(st, 5, r->key.revoked_us);
-	return conn_step(c, st);
+	rc = conn_step(c, st);
+	if (rc < 0)
+		return rc;
+	return sqlite3_changes(c->db) ? 0 : -EEXIST;
 }
 
 int sqlite_key_revoke(struct sqlite_conn *c, struct store_req *req)

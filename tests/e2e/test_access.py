@@ -94,6 +94,45 @@ def test_revoked_key_is_refused(make_server, cli):
     assert server.get("/tasks").status == 200
 
 
+def test_key_is_replaced_without_a_gap(make_server, cli):
+    server = make_server(start=False)
+
+    def keys(*words, code=0):
+        done = cli("keys", *words, "--data-dir", server.data)
+        assert done.returncode == code, done
+        return done
+
+    def client(done):
+        return Client(server.port, done.stdout.split()[-1])
+
+    first = client(keys("add", "bob"))
+    server.key = first.key
+    server.start()
+    task_id = first.submit("bash", "echo mine")
+    assert "--tenant" in keys("add", "bob", code=1).stderr
+    second = client(keys("add", "bob-2", "--tenant", "bob"))
+    harness.wait_until(lambda: second.get("/tasks").status == 200, what="the second key")
+    assert first.get("/tasks").status == 200
+    assert second.wait(task_id)["stdout"] == "mine\n", "one tenant, whatever its key"
+    keys("revoke", "bob")
+    harness.wait_until(lambda: first.get("/tasks").status == 401, what="the first is revoked")
+    assert second.get("/tasks").status == 200
+    again = client(keys("add", "bob", "--tenant=bob"))
+    harness.wait_until(lambda: again.get(f"/result/{task_id}").status == 200, what="the name again")
+    assert first.get("/tasks").status == 401
+    rows = [line.split() for line in keys("list").stdout.splitlines()]
+    assert [(r[0], r[1], r[3]) for r in rows[1:]] == [("bob", "bob", "-"), ("bob-2", "bob", "-")]
+    server.key = again.key
+
+
+@pytest.mark.parametrize("words,hint", [
+    (["add", "b", "--tenant"], "needs a value"), (["add", "b", "--tenant", "a/b"], "no name"),
+    (["revoke", "b", "--tenant", "b"], "--tenant"), (["add"], "usage"), (["lost"], "usage")])
+def test_wrong_key_commands_say_what_is_wrong(cli, scratch, words, hint):
+    done = cli("keys", *words, "--data-dir", str(scratch))
+    assert done.returncode == 64 and hint in done.stderr, done
+
+
 def test_tenant_that_submits_too_fast_is_told_when_to_come_again(make_server, cli):
     server = make_server(config={"tenant_rate": 6, "tenant_burst": 3}, start=False)
     busy, calm = (cli("keys", "add", name, "--data-dir", server.data).stdout.split()[-1]
