@@ -271,8 +271,8 @@ static int start_http(struct api *a, struct err *e)
 		.n_routes = ARRAY_SIZE(routes),
 		.ctx = a,
 		.guard = guard_check,
-		.recognise = a->auth ? auth_recognise : NULL,
-		.admit = a->auth ? auth_admit : NULL,
+		.recognise = auth_recognise,
+		.admit = auth_admit,
 	};
 	int r = http_server_new(a->loop, &http, &a->http, e);
 
@@ -308,8 +308,8 @@ int api_new(uv_loop_t *loop, const struct api_config *cfg, struct api **ret_api,
 	r = result_start(a);
 	if (!r)
 		r = quota_new(a, &a->quota);
-	if (!r && cfg->keys)
-		r = auth_new(a, &a->auth);
+	if (!r)
+		r = auth_new(a, cfg->keys, &a->auth);
 	if (r < 0)
 		(void)err_errno(e, r, "could not start the API");
 	else
@@ -319,6 +319,7 @@ int api_new(uv_loop_t *loop, const struct api_config *cfg, struct api **ret_api,
 		release(a);
 		return r;
 	}
+	auth_start(a->auth);
 	*ret_api = a;
 	return 0;
 }
@@ -341,6 +342,7 @@ void api_close(struct api *a, void (*closed)(void *ctx), void *ctx)
 	a->closed = closed;
 	a->closed_ctx = ctx;
 	a->closing = true;
+	auth_stop(a->auth);
 	result_stop(a);
 	http_server_close(a->http, on_http_closed, a);
 }

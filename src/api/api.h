@@ -35,8 +35,8 @@ struct api;
 struct api_config {
 	const char *listen;	  /* "127.0.0.1:8080"; port 0: any */
 	const char *const *hosts; /* further names that a server on loopback answers to, to NULL */
-	bool keys;		  /* API keys are needed */
-	bool open;		  /* none are needed, though the address is not loopback */
+	bool keys; /* there is a key, or was: needed from the start; else from the first */
+	bool open; /* none are needed, though the address is not loopback */
 
 	struct store *store;
 	struct queue *queue; /* for its health only */

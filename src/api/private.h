@@ -19,7 +19,7 @@ struct api {
 	struct api_config cfg;
 	uv_loop_t *loop;
 	struct http_server *http;
-	struct auth *auth; /* NULL: no keys in use */
+	struct auth *auth;
 	struct quota *quota;
 	struct health health;
 	char address[64];

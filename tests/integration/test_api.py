@@ -2,9 +2,13 @@
 """The HTTP API over a store, without runners: clients that are slow, rude, many, or other tenants.
 Whatever they do, each gets the status that the contract names, and the server goes on."""
 
+import contextlib
+import hashlib
 import json
+import os
 import select
 import socket
+import sqlite3
 import threading
 import time
 
@@ -715,6 +719,31 @@ def test_keys_are_read_again_without_a_pause(start):
         slowest = max(slowest, time.monotonic() - begun)
         time.sleep(0.05)
     assert slowest < 1, slowest
+
+
+def test_first_key_locks_a_server_that_runs(start):
+    server = start("--echo")
+    assert server.get("/tasks").status == 200
+    key, now = "kiln_late", int(time.time() * 1e6)
+    with contextlib.closing(sqlite3.connect(os.path.join(server.directory, "harness.db"))) as db:
+        db.execute("INSERT INTO api_key VALUES ('late', 'late', ?, ?, 0)",
+                   (hashlib.sha256(key.encode()).digest(), now))
+        db.commit()
+        end = time.monotonic() + 10
+        while server.get("/tasks").status == 200:
+            assert time.monotonic() < end, "anybody is still let in"
+            time.sleep(0.1)
+        problem(server.submit(), 401, "unauthorized")
+        assert server.get("/tasks", headers=bearer(key)).status == 200
+        assert "keys are needed from now on" in server.log_text()
+        # Nor is it opened under those who rely on it.
+        db.execute("DELETE FROM api_key")
+        db.commit()
+        end = time.monotonic() + 10
+        while server.get("/tasks", headers=bearer(key)).status == 200:
+            assert time.monotonic() < end, "the key is gone"
+            time.sleep(0.1)
+        problem(server.get("/tasks"), 401, "unauthorized")
 
 
 def test_unknown_key_is_refused_before_a_body_is_read(start):

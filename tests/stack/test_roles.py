@@ -49,6 +49,24 @@ def test_task_runs_through_every_replica_and_languages_are_told(make_cluster):
     wait_until(lambda: installed(late)["bash"] is True, what="languages heard by who came late")
 
 
+def test_first_key_locks_every_replica_that_runs(make_cluster):
+    c = make_cluster(schedulers=0, runners=0)
+    for one in c.apis:
+        wait_until(lambda one=one: answers(one), what="it listens")
+        assert one.get("/tasks").status == 200
+    key = c.kiln("keys", "add", "late", f"--store={c.store}").stdout.split()[-1]
+    for one in c.apis:
+        wait_until(lambda one=one: one.get("/tasks").status == 401, 10, what="locked")
+        assert Client(one.port, key).get("/tasks").status == 200
+
+
+def answers(process):
+    try:
+        return process.get("/healthz").status == 200
+    except OSError:
+        return False
+
+
 def test_unreachable_and_foreign_runners_are_named(make_cluster):
     c = make_cluster(apis=0, schedulers=0, runners=1)
     runner = c.runners[0]
