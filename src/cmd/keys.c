@@ -16,7 +16,8 @@ enum { KEY_BYTES = 32, KEY_TEXT_MAX = 8 + 2 * KEY_BYTES };
 const char cmd_keys_usage[] =
 	"usage: kiln keys add NAME [--tenant TENANT] [OPTIONS]\n"
 	"       kiln keys list [OPTIONS]\n"
-	"       kiln keys revoke NAME [OPTIONS]\n\n"
+	"       kiln keys revoke NAME [OPTIONS]\n"
+	"       kiln keys unlock [OPTIONS]\n\n"
 	"A server that has keys asks for one: \"Authorization: Bearer KEY\". add prints the key,\n"
 	"this once: only a hash of it is kept. Tasks belong to the key's tenant; keys of other\n"
 	"tenants do not see them. A tenant is called like its key, or as --tenant says: it may\n"
@@ -26,9 +27,15 @@ const char cmd_keys_usage[] =
 	"  kiln keys add alice-2 --tenant alice\n"
 	"  kiln keys revoke alice\n"
 	"\n"
-	"The name of a revoked key may be added again, as another key. The options are those of\n"
-	"`kiln serve` that say where its store is: --data-dir, --store, --config. A server that\n"
-	"runs takes note within seconds.\n";
+	"The name of a revoked key may be added again, as another key. A server that runs takes\n"
+	"note of all this within seconds.\n"
+	"\n"
+	"Once there was a key, one is asked for, also when all are revoked. unlock forgets the\n"
+	"revoked ones, where none is in force: servers ask for none then, from their next start\n"
+	"on, and let everybody in who reaches them.\n"
+	"\n"
+	"The options are those of `kiln serve` that say where its store is: --data-dir, --store,\n"
+	"--config.\n";
 
 /* What stands behind the action; NULL where it does not. */
 struct words {
@@ -118,6 +125,22 @@ static int key_list(struct store_session *s, const struct words *w, struct err *
 	return 0;
 }
 
+static int key_unlock(struct store_session *s, const struct words *w, struct err *e)
+{
+	struct store_key_forget r = {.req = {.done = store_session_done, .ctx = s}};
+
+	(void)w;
+	store_key_forget(s->store, &r);
+	(void)store_session_wait(s);
+	if (s->code == -EBUSY)
+		return err_set(e, s->code,
+			       "a key is in force: revoke it first (see `kiln keys list`)");
+	if (s->code < 0)
+		return err_errno(e, s->code, "could not forget the keys");
+	(void)fputs("No key is asked for any more, from the next start of a server on.\n", stderr);
+	return 0;
+}
+
 static const struct action {
 	const char *name;
 	bool takes_name, takes_tenant;
@@ -126,6 +149,7 @@ static const struct action {
 	{"add", true, true, key_add},
 	{"list", false, false, key_list},
 	{"revoke", true, false, key_revoke},
+	{"unlock", false, false, key_unlock},
 };
 
 /* Takes "--tenant TENANT" out; the rest is the configuration's. */

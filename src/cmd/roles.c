@@ -56,7 +56,7 @@ struct process {
 	bool started;	   /* all parts are there */
 	bool closing;	   /* SIGTERM came; before "started" it is looked at by who starts */
 	size_t close_step; /* next in the order of closing */
-	bool has_keys;
+	enum banner_keys keys;
 };
 
 /* ---- pods and scheduler ---- */
@@ -255,8 +255,8 @@ static void on_banner_timer(uv_timer_t *timer)
 		log_error("serve", "no runner has connected; tasks are accepted and wait");
 	}
 	(void)uv_timer_stop(timer);
-	banner_print(api_address(p->api), p->languages, scheduler_isolation(p->scheduler),
-		     p->has_keys, waited_ms);
+	banner_print(api_address(p->api), p->languages, scheduler_isolation(p->scheduler), p->keys,
+		     waited_ms);
 }
 
 static void start(struct process *p)
@@ -266,9 +266,10 @@ static void start(struct process *p)
 	if (p->scheduler && p->api)
 		(void)uv_timer_start(&p->banner_timer, on_banner_timer, 0, BANNER_TICK_MS);
 	else if (p->api)
-		banner_print_role("api", "address", api_address(p->api), p->has_keys);
+		banner_print_role("api", "address", api_address(p->api), p->keys);
 	else
-		banner_print_role("scheduler", "monitor", monitor_address(p->monitor), true);
+		banner_print_role("scheduler", "monitor", monitor_address(p->monitor),
+				  BANNER_KEYS_NEEDED);
 }
 
 static void before_poll(uv_prepare_t *handle)
@@ -378,7 +379,7 @@ static int open_api(struct process *p, struct err *e)
 	api_config_init(&ac);
 	ac.listen = cfg->listen;
 	ac.hosts = (const char *const *)cfg->hosts;
-	ac.keys = p->has_keys;
+	ac.keys = p->keys != BANNER_KEYS_NONE;
 	ac.open = cfg->open;
 	ac.store = p->parts.store;
 	ac.queue = p->parts.queue;
@@ -424,7 +425,8 @@ static void on_keys(struct store_req *req, int code)
 	k->code = code;
 }
 
-/* Whether a key is in force; runs the loop until the store has answered. */
+/* Whether there is a key, or was: to revoke the last one is not to let everybody in. Runs the loop
+ * until the store has answered. */
 static int find_keys(struct process *p, struct err *e)
 {
 	struct key_count k = {.list = {.req = {.done = on_keys, .ctx = &k}}};
@@ -434,8 +436,11 @@ static int find_keys(struct process *p, struct err *e)
 		(void)uv_run(&p->loop, UV_RUN_ONCE);
 	if (k.code < 0)
 		return err_errno(e, k.code, "could not read the keys");
+	if (k.list.n)
+		p->keys = BANNER_KEYS_REVOKED;
 	for (size_t i = 0; i < k.list.n; i++)
-		p->has_keys = p->has_keys || !k.list.keys[i].revoked_us;
+		if (!k.list.keys[i].revoked_us)
+			p->keys = BANNER_KEYS_NEEDED;
 	free(k.list.keys);
 	return 0;
 }

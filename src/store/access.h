@@ -36,6 +36,12 @@ struct store_key_revoke {
 };
 void store_key_revoke(struct store *s, struct store_key_revoke *r);
 
+/* Forgets all keys, so that it is as if there never was one. -EBUSY where one is in force. */
+struct store_key_forget {
+	struct store_req req;
+};
+void store_key_forget(struct store *s, struct store_key_forget *r);
+
 struct store_key_list {
 	struct store_req req;
 	struct store_key *keys; /* out: array of n */

@@ -143,6 +143,7 @@ enum pg_sql {
 	PG_SQL_CANCEL,
 	PG_SQL_KEY_ADD,
 	PG_SQL_KEY_REVOKE,
+	PG_SQL_KEY_FORGET,
 	PG_SQL_KEY_LIST,
 	PG_SQL_TENANT_SET,
 	PG_SQL_TENANT_LIST,
@@ -194,7 +195,7 @@ extern const struct pg_verb *const pg_verbs[_PG_VERB_MAX];
 extern const struct pg_verb pg_verb_insert, pg_verb_claim, pg_verb_renew, pg_verb_finish,
 	pg_verb_release, pg_verb_cancel_task, pg_verb_sweep, pg_verb_prune;
 extern const struct pg_verb pg_verb_get, pg_verb_list, pg_verb_scan, pg_verb_key_add,
-	pg_verb_key_revoke, pg_verb_key_list, pg_verb_probe;
+	pg_verb_key_revoke, pg_verb_key_forget, pg_verb_key_list, pg_verb_probe;
 extern const struct pg_verb pg_verb_tenant_set, pg_verb_tenant_list, pg_verb_count_queued;
 extern const struct pg_verb pg_verb_outbox_take, pg_verb_outbox_done, pg_verb_outbox_put,
 	pg_verb_outbox_count, pg_verb_live, pg_verb_days;

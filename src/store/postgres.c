@@ -38,6 +38,7 @@ const struct pg_verb *const pg_verbs[_PG_VERB_MAX] = {
 	[STORE_VERB_LIVE] = &pg_verb_live,
 	[STORE_VERB_KEY_ADD] = &pg_verb_key_add,
 	[STORE_VERB_KEY_REVOKE] = &pg_verb_key_revoke,
+	[STORE_VERB_KEY_FORGET] = &pg_verb_key_forget,
 	[STORE_VERB_KEY_LIST] = &pg_verb_key_list,
 	[STORE_VERB_TENANT_SET] = &pg_verb_tenant_set,
 	[STORE_VERB_TENANT_LIST] = &pg_verb_tenant_list,

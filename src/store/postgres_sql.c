@@ -183,6 +183,11 @@ const struct pg_statement pg_statements[_PG_SQL_MAX] = {
 			       "UPDATE api_key SET revoked = CASE revoked WHEN 0 THEN $2"
 			       " ELSE revoked END WHERE name = $1 RETURNING 1",
 			       TYPES(TEXT, INT8), IN(PG_WRITE)},
+	[PG_SQL_KEY_FORGET] = {"key_forget",
+			       "WITH used AS (SELECT 1 FROM api_key WHERE revoked = 0),"
+			       " gone AS (DELETE FROM api_key WHERE NOT EXISTS (SELECT FROM used))"
+			       " SELECT count(*) FROM used",
+			       TYPES(0), IN(PG_WRITE)},
 	[PG_SQL_KEY_LIST] = {"key_list",
 			     "SELECT name, tenant, hash, created, revoked FROM api_key"
 			     " ORDER BY name COLLATE \"C\"",

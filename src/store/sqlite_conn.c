@@ -62,6 +62,8 @@ static const char *const sql_texts[_SQL_MAX] = {
 	[SQL_KEY_REVOKE] =
 		"UPDATE api_key SET revoked = CASE revoked WHEN 0 THEN ?2 ELSE revoked END"
 		" WHERE name = ?1",
+	[SQL_KEY_IN_FORCE] = "SELECT 1 FROM api_key WHERE revoked = 0 LIMIT 1",
+	[SQL_KEY_FORGET] = "DELETE FROM api_key",
 	[SQL_TENANT_SET] = "REPLACE INTO tenant (name, rate, burst, queued, running)"
 			   " VALUES (?1, ?2, ?3, ?4, ?5)",
 	[SQL_TENANT_UNSET] = "DELETE FROM tenant WHERE name = ?1",

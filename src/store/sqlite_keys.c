@@ -41,6 +41,22 @@ int sqlite_key_revoke(struct sqlite_conn *c, struct store_req *req)
 	return sqlite3_changes(c->db) ? 0 : -ENOENT;
 }
 
+/* The writer's transaction keeps others from adding one in between. */
+int sqlite_key_forget(struct sqlite_conn *c, struct store_req *req)
+{
+	AUTO_STMT sqlite3_stmt *in_force = conn_stmt(c, SQL_KEY_IN_FORCE);
+	AUTO_STMT sqlite3_stmt *forget = conn_stmt(c, SQL_KEY_FORGET);
+	int rc;
+
+	(void)req;
+	if (!in_force || !forget)
+		return c->failed;
+	rc = conn_step(c, in_force);
+	if (rc != 0)
+		return rc < 0 ? rc : -EBUSY;
+	return conn_step(c, forget);
+}
+
 static int read_key(sqlite3_stmt *st, struct store_key *k)
 {
 	const char *name = (const char *)sqlite3_column_text(st, 0);

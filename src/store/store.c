@@ -341,6 +341,11 @@ void store_key_revoke(struct store *s, struct store_key_revoke *r)
 	start(s, &r->req, STORE_VERB_KEY_REVOKE, r->name && r->now_us > 0);
 }
 
+void store_key_forget(struct store *s, struct store_key_forget *r)
+{
+	start(s, &r->req, STORE_VERB_KEY_FORGET, true);
+}
+
 void store_key_list(struct store *s, struct store_key_list *r)
 {
 	r->keys = NULL;

@@ -125,6 +125,28 @@ def test_key_is_replaced_without_a_gap(make_server, cli):
     server.key = again.key
 
 
+def test_server_whose_last_key_is_revoked_stays_locked(make_server, cli):
+    server = make_server(start=False)
+
+    def keys(*words, code=0):
+        done = cli("keys", *words, "--data-dir", server.data)
+        assert done.returncode == code, done
+        return done
+
+    server.key = keys("add", "only").stdout.split()[-1]
+    assert "revoke" in keys("unlock", code=1).stderr
+    keys("revoke", "only")
+    server.start()
+    problem(Client(server.port).get("/tasks"), 401)
+    assert "none is in force" in server.log_text()
+    assert "next start" in keys("unlock").stderr
+    problem(Client(server.port).get("/tasks"), 401)
+    server.stop()
+    server.key = None
+    server.start()
+    assert Client(server.port).get("/tasks").status == 200
+
+
 @pytest.mark.parametrize("words,hint", [
     (["add", "b", "--tenant"], "needs a value"), (["add", "b", "--tenant", "a/b"], "no name"),
     (["revoke", "b", "--tenant", "b"], "--tenant"), (["add"], "usage"), (["lost"], "usage")])
