@@ -194,6 +194,27 @@ def test_tenant_may_not_fill_the_queue(make_server):
     harness.wait_until(lambda: client.post("/submit", body).status == 201, what="room")
 
 
+def test_limits_of_a_tenant_without_a_key_are_kept_with_a_warning(cli, scratch):
+    def kiln(*words):
+        done = cli(*words, "--data-dir", str(scratch) + "/d")
+        assert done.returncode == 0, done
+        return done.stderr
+
+    # Without keys all submissions are the tenant "default"'s.
+    assert kiln("tenants", "set", "default", "rate=1") == ""
+    warning = 'no key of tenant "acme" is in force'
+    assert warning in kiln("tenants", "set", "acme", "rate=1")
+    assert warning in kiln("tenants", "unset", "acme")
+    kiln("keys", "add", "one", "--tenant", "acme")
+    assert kiln("tenants", "set", "acme", "rate=1") == ""
+    kiln("keys", "revoke", "one")
+    assert warning in kiln("tenants", "set", "acme", "rate=2")
+    assert 'tenant "one"' in kiln("tenants", "set", "one", "rate=2"), "the key's name is not its tenant"
+    assert 'tenant "default"' in kiln("tenants", "set", "default", "rate=1")
+    assert cli("tenants", "list", "--data-dir", str(scratch) + "/d").stdout.split() == \
+        ["acme", "rate=2", "default", "rate=1", "one", "rate=2"]
+
+
 @pytest.mark.parametrize("words,hint", [
     (["set", "acme"], "number of arguments"), (["set", "a/b", "rate=1"], "no name"),
     (["set", "acme", "rate=-1"], "rate=-1"), (["set", "acme", "speed=1"], "speed=1"),
