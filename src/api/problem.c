@@ -81,8 +81,10 @@ static const struct kind kinds[_PROBLEM_MAX] = {
 	[PROBLEM_UNKNOWN_ENTRY] = {422, "unknown-entry", "The entry names no file",
 				   "Without \"code\", one of \"files\" must have the name in "
 				   "\"entry\", or the language's own source file name."},
-	[PROBLEM_QUEUE_FULL] = {429, "queue-full", "The queue is full",
-				"Nothing was stored; try again after the time in Retry-After."},
+	[PROBLEM_QUEUE_FULL] =
+		{429, "queue-full", "The queue is full",
+		 "Nothing was stored; \"ceiling\" is how many may wait. Try again after "
+		 "the time in Retry-After."},
 	[PROBLEM_QUOTA_EXCEEDED] = {429, "quota-exceeded", "The tenant has too many tasks waiting",
 				    "Nothing was stored; \"ceiling\" is how many may wait."},
 	[PROBLEM_RATE_LIMITED] = {429, "rate-limited", "The tenant submits too fast",

@@ -574,7 +574,9 @@ def test_full_queue(start):
     answers = [server.submit() for _ in range(8)]
     assert [a.status for a in answers] == [201] * 5 + [429] * 3
     for answer in answers[5:]:
-        problem(answer, 429, "queue-full")
+        told = problem(answer, 429, "queue-full")
+        assert "5 tasks" in told["detail"] and "queue_max" in told["detail"], told
+        assert told["ceiling"] == 5
         assert int(answer.headers["Retry-After"]) >= 1
     assert len(server.get("/tasks").json["tasks"]) == 5
     # What is refused for another reason takes no room.
