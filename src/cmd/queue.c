@@ -25,16 +25,13 @@ enum {
 const char cmd_queue_usage[] =
 	"usage: kiln queue [--json] [OPTIONS]\n"
 	"       kiln queue replay [--json] [OPTIONS]\n\n"
-	"Shows how many tasks wait in the queues at a broker, per language and priority, how many "
-	"in the\n"
-	"outbox of the store before them, and the dead\n"
-	"letters: messages that nobody could read, that were delivered too often without an "
-	"answer, or\n"
-	"that waited for a week. replay puts the dead letters that can be read back into their "
-	"queues; a\n"
-	"task that is through by then is not run again. The options are those of `kiln serve` "
-	"that say\n"
-	"where its queue and store are: --queue, --store, --languages, --config.\n\n"
+	"Shows how many tasks wait in the queues at a broker, per language and priority, how many\n"
+	"in the outbox of the store before them, and the dead letters: messages that nobody could\n"
+	"read, that were delivered too often without an answer, or that waited for a week. replay\n"
+	"puts the dead letters that can be read back into their queues; a task that is through by\n"
+	"then is not run again. The options are those of `kiln serve` that say where its queue "
+	"and\n"
+	"store are: --queue, --store, --languages, --config.\n\n"
 	"exit status: 0, or 1 where the broker could not be asked.\n";
 
 /* ---- the queues ---- */

@@ -70,8 +70,10 @@ const struct config_key config_keys[] = {
 	       "tasks that run at one time; the number of CPUs, at least 2"),
 	NUMBER(CONFIG_INT, "slots_per_runner", slots_per_runner, 1, 8, "8",
 	       "a host with more slots gets further runners"),
-	ADDRESS("store", store, NULL, "sqlite:PATH; sqlite:DATA_DIR/kiln.db where not given"),
-	ADDRESS("queue", queue, "memory:", "memory:"),
+	ADDRESS("store", store, NULL,
+		"sqlite:PATH or postgresql://USER:PASSWORD@HOST:PORT/DATABASE; "
+		"sqlite:DATA_DIR/kiln.db where not given"),
+	ADDRESS("queue", queue, "memory:", "memory: or amqp://USER:PASSWORD@HOST:PORT/VHOST"),
 	ADDRESS("cache", cache, "memory:", "memory: or redis://[USER:PASSWORD@]HOST:PORT/DB"),
 	TEXT("pods", pods, "local:",
 	     "local:, or runners:NAME@HOST:PORT,... or runners:file=PATH for runners that listen"),

@@ -69,6 +69,28 @@ def test_times_need_a_unit(cli, server, scratch, option):
         assert cli("run", f"--{option}", value, path, server=server).stdout == "ran\n"
 
 
+def test_config_keys_tell_every_kind_of_address(cli):
+    text = cli("config", "--keys").stdout
+    for url in ("sqlite:PATH", "postgresql://", "memory:", "amqp://", "redis://"):
+        assert url in text, url
+
+
+COMMANDS = ("serve", "run", "submit", "result", "cancel", "languages", "doctor", "keys", "tenants",
+            "migrate", "queue", "api", "scheduler", "runner-key", "config")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_wrapped(cli, command):
+    """No line is long, and none ends where the next word would have fitted easily."""
+    lines = cli(command, "--help").stdout.splitlines()
+    for line, following in zip(lines, lines[1:]):
+        assert len(line) <= 100, line
+        if line[:1].isupper() or line[:1].islower():
+            fits = len(line) + 1 + len(following.split(" ")[0]) <= 75
+            prose = following[:1].isalpha() and not line.startswith("usage:")
+            assert not (prose and fits), line
+
+
 class Running:
     """kiln run of a program that sleeps, until the server runs it."""
 
