@@ -50,15 +50,15 @@ static void print_isolation(const struct task_isolation *i)
 		printf("             (weaker limits: \"kiln doctor\" says why)\n");
 }
 
-static const char *const keys_texts[_BANNER_KEYS_MAX] = {
-	[BANNER_KEYS_NONE] = "none (anybody who reaches the address may run code)",
-	[BANNER_KEYS_NEEDED] = "required",
-	[BANNER_KEYS_REVOKED] = "required, but none is in force (\"kiln keys add NAME\" makes one, "
-				"\"kiln keys unlock\" lets everybody in)",
+static const char *const keys_texts[_KEY_STATE_MAX] = {
+	[KEYS_NONE] = "none (anybody who reaches the address may run code)",
+	[KEYS_NEEDED] = "required",
+	[KEYS_REVOKED] = "required, but none is in force (\"kiln keys add NAME\" makes one, "
+			 "\"kiln keys unlock\" lets everybody in)",
 };
 
 void banner_print(const char *address, const struct language_registry *languages,
-		  const struct task_isolation *isolation, enum banner_keys keys, int64_t took_ms)
+		  const struct task_isolation *isolation, enum key_state keys, int64_t took_ms)
 {
 	printf("kiln %s is ready after %lld ms\n", KILN_VERSION, (long long)took_ms);
 	printf("  address    http://%s\n", address);
@@ -73,10 +73,10 @@ void banner_print(const char *address, const struct language_registry *languages
 }
 
 void banner_print_role(const char *role, const char *address_name, const char *address,
-		       enum banner_keys keys)
+		       enum key_state keys)
 {
 	printf("kiln %s %s\n  %-9s  http://%s\n", role, KILN_VERSION, address_name, address);
-	if (keys != BANNER_KEYS_NEEDED)
+	if (keys != KEYS_NEEDED)
 		printf("  keys       %s\n", keys_texts[keys]);
 	(void)fflush(stdout);
 }

@@ -8,24 +8,22 @@
 enum { BUSY_TIMEOUT_MS = 5000, WATCH_MS = 1000 };
 
 /* A part without which Kiln works, only slower. */
-static void tell_part(const char *part, bool up, const char *text)
+static void tell_part(const struct parts *p, const char *part, bool up, const char *text)
 {
 	if (up)
-		log_info("serve", "in use", LOG_STR("part", part), LOG_STR("state", text));
+		log_info(p->role, "in use", LOG_STR("part", part), LOG_STR("state", text));
 	else
-		log_warn("serve", "out of use", LOG_STR("part", part), LOG_STR("state", text));
+		log_warn(p->role, "out of use", LOG_STR("part", part), LOG_STR("state", text));
 }
 
 static void on_cache_changed(void *ctx, bool up, const char *text)
 {
-	(void)ctx;
-	tell_part("cache", up, text);
+	tell_part(ctx, "cache", up, text);
 }
 
 static void on_bus_changed(void *ctx, bool up, const char *text)
 {
-	(void)ctx;
-	tell_part("bus", up, text);
+	tell_part(ctx, "bus", up, text);
 }
 
 /* ---- those that are looked at, since they have no word of their own for it ---- */
@@ -59,7 +57,7 @@ static void on_watch(uv_timer_t *timer)
 		if (r == p->seen[i])
 			continue;
 		p->seen[i] = r;
-		tell_part(watched[i].part, r == 0, r == 0 ? "as it should be" : e.msg);
+		tell_part(p, watched[i].part, r == 0, r == 0 ? "as it should be" : e.msg);
 	}
 }
 
@@ -114,11 +112,11 @@ int parts_open(uv_loop_t *loop, const struct config *cfg, struct parts *p, struc
 	r = cache_open(loop, &cache, &p->cache, e);
 	if (r < 0)
 		return err_wrap(e, r, "could not open the cache");
-	cache_watch(p->cache, on_cache_changed, NULL);
+	cache_watch(p->cache, on_cache_changed, p);
 	r = bus_open(loop, cfg->cache, &p->bus, e);
 	if (r < 0)
 		return err_wrap(e, r, "could not open the bus");
-	(void)bus_watch(p->bus, on_bus_changed, NULL);
+	(void)bus_watch(p->bus, on_bus_changed, p);
 	/* Parts inside this process are there as long as it is. */
 	if (is_outside(cfg) && open_watch(loop, p) < 0)
 		return err_set(e, -ENOMEM, "could not watch the parts");

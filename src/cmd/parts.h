@@ -16,6 +16,7 @@
 enum { PARTS_WATCHED = 2 }; /* store and queue */
 
 struct parts {
+	const char *role; /* set before parts_open: what the log calls the process */
 	struct store *store;
 	struct queue *queue;
 	struct cache *cache;

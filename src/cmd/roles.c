@@ -9,6 +9,7 @@
 #include "base/url.h"
 #include "cmd/banner.h"
 #include "cmd/heard.h"
+#include "cmd/key_state.h"
 #include "cmd/parts.h"
 #include "observe/metrics.h"
 #include "pods/pods.h"
@@ -16,10 +17,8 @@
 #include "scheduler/scheduler.h"
 #include "trace/trace.h"
 
-#include "store/access.h"
 #include <errno.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <uv.h>
 
 enum {
@@ -56,7 +55,13 @@ struct process {
 	bool started;	   /* all parts are there */
 	bool closing;	   /* SIGTERM came; before "started" it is looked at by who starts */
 	size_t close_step; /* next in the order of closing */
-	enum banner_keys keys;
+	enum key_state keys;
+};
+
+static const char *const role_names[] = {
+	[ROLE_API] = "api",
+	[ROLE_SCHEDULER] = "scheduler",
+	[ROLE_API | ROLE_SCHEDULER] = "serve",
 };
 
 /* ---- pods and scheduler ---- */
@@ -228,7 +233,7 @@ static void on_signal(uv_signal_t *handle, int signo)
 		return;
 	}
 	p->closing = true;
-	log_info("serve", "shutting down", LOG_INT("signal", signo));
+	log_info(role_names[p->roles], "shutting down", LOG_INT("signal", signo));
 	if (p->started)
 		begin_close(p);
 }
@@ -252,7 +257,8 @@ static void on_banner_timer(uv_timer_t *timer)
 	if (!scheduler_is_ready(p->scheduler, NULL)) {
 		if (waited_ms < BANNER_WAIT_MS)
 			return;
-		log_error("serve", "no runner has connected; tasks are accepted and wait");
+		log_error(role_names[p->roles],
+			  "no runner has connected; tasks are accepted and wait");
 	}
 	(void)uv_timer_stop(timer);
 	banner_print(api_address(p->api), p->languages, scheduler_isolation(p->scheduler), p->keys,
@@ -268,8 +274,7 @@ static void start(struct process *p)
 	else if (p->api)
 		banner_print_role("api", "address", api_address(p->api), p->keys);
 	else
-		banner_print_role("scheduler", "monitor", monitor_address(p->monitor),
-				  BANNER_KEYS_NEEDED);
+		banner_print_role("scheduler", "monitor", monitor_address(p->monitor), KEYS_NEEDED);
 }
 
 static void before_poll(uv_prepare_t *handle)
@@ -379,7 +384,7 @@ static int open_api(struct process *p, struct err *e)
 	api_config_init(&ac);
 	ac.listen = cfg->listen;
 	ac.hosts = (const char *const *)cfg->hosts;
-	ac.keys = p->keys != BANNER_KEYS_NONE;
+	ac.keys = p->keys != KEYS_NONE;
 	ac.open = cfg->open;
 	ac.store = p->parts.store;
 	ac.queue = p->parts.queue;
@@ -409,40 +414,9 @@ static int open_api(struct process *p, struct err *e)
 	return api_new(&p->loop, &ac, &p->api, e);
 }
 
-/* ---- keys ---- */
-
-struct key_count {
-	struct store_key_list list;
-	bool done;
-	int code;
-};
-
-static void on_keys(struct store_req *req, int code)
-{
-	struct key_count *k = req->ctx;
-
-	k->done = true;
-	k->code = code;
-}
-
-/* Whether there is a key, or was: to revoke the last one is not to let everybody in. Runs the loop
- * until the store has answered. */
 static int find_keys(struct process *p, struct err *e)
 {
-	struct key_count k = {.list = {.req = {.done = on_keys, .ctx = &k}}};
-
-	store_key_list(p->parts.store, &k.list);
-	while (!k.done)
-		(void)uv_run(&p->loop, UV_RUN_ONCE);
-	if (k.code < 0)
-		return err_errno(e, k.code, "could not read the keys");
-	if (k.list.n)
-		p->keys = BANNER_KEYS_REVOKED;
-	for (size_t i = 0; i < k.list.n; i++)
-		if (!k.list.keys[i].revoked_us)
-			p->keys = BANNER_KEYS_NEEDED;
-	free(k.list.keys);
-	return 0;
+	return key_state_read(&p->loop, p->parts.store, &p->keys, e);
 }
 
 static int open_trace(struct process *p, struct err *e)
@@ -465,6 +439,7 @@ static int open_trace(struct process *p, struct err *e)
 
 static int open_parts(struct process *p, struct err *e)
 {
+	p->parts.role = role_names[p->roles];
 	return parts_open(&p->loop, p->cfg, &p->parts, e);
 }
 
@@ -525,6 +500,6 @@ int roles_run(const struct roles_config *cfg, struct err *e)
 	cleanup_close(&p.keeper_fd);
 	metrics_reset();
 	if (r == 0)
-		log_info("serve", "shut down");
+		log_info(role_names[p.roles], "shut down");
 	return r;
 }

@@ -138,7 +138,7 @@ def test_server_whose_last_key_is_revoked_stays_locked(make_server, cli):
     keys("revoke", "only")
     server.start()
     problem(Client(server.port).get("/tasks"), 401)
-    assert "none is in force" in server.log_text()
+    harness.wait_until(lambda: "none is in force" in server.log_text(), what="told at the start")
     assert "next start" in keys("unlock").stderr
     problem(Client(server.port).get("/tasks"), 401)
     server.stop()

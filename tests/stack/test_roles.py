@@ -3,6 +3,7 @@
 
 import contextlib
 import http.client
+import json
 import os
 import signal
 import socket
@@ -58,6 +59,17 @@ def test_first_key_locks_every_replica_that_runs(make_cluster):
     for one in c.apis:
         wait_until(lambda one=one: one.get("/tasks").status == 401, 10, what="locked")
         assert Client(one.port, key).get("/tasks").status == 200
+
+
+def test_log_names_the_role(make_cluster):
+    c = make_cluster(apis=1, schedulers=1, runners=1)
+    for process, role in ((c.apis[0], "api"), (c.schedulers[0], "scheduler")):
+        wait_until(lambda process=process: answers(process), what="it listens")
+        process.stop()
+        said = {line["msg"]: line["component"] for line in map(json.loads, (
+            text for text in process.log_text().splitlines() if text.startswith("{")))}
+        assert said["shutting down"] == said["shut down"] == said["in use"] == role, said
+        assert "serve" not in said.values(), said
 
 
 def answers(process):
