@@ -17,6 +17,7 @@
 
 #include "base/buf.h"
 #include "loop/backoff.h"
+#include "store/postgres_days.h"
 #include "store/store-private.h"
 
 #include <libpq-fe.h>
@@ -258,30 +259,6 @@ void pg_conn_close(struct pg_conn *c);
 
 enum { PG_WRITERS = 2, PG_CONNS = PG_WRITERS + 2 };
 
-/* Housekeeping of partitions (postgres_days.c). One statement at a time is on its way. */
-enum pg_days_step {
-	PG_DAYS_IDLE,
-	PG_DAYS_MAKE,
-	PG_DAYS_FIND,
-	PG_DAYS_DETACH_RESULT,
-	PG_DAYS_DETACH_TASK,
-	PG_DAYS_DROP
-};
-
-struct pg_days {
-	struct pg_store *store;
-	struct store_req req;
-	uv_timer_t timer;
-	enum pg_days_step step;
-	bool make;	   /* wanted: days made ahead */
-	int64_t before_us; /* wanted: days before this dropped; 0: nothing */
-	int64_t now_before_us;
-	char day[16]; /* the one that is being dropped: "20261123" */
-	char task_how[8],
-		result_how[8]; /* "whole", "pending" or "none": how it hangs on its table */
-	char text[320];
-};
-
 struct pg_store {
 	struct store base;
 	uv_loop_t *loop;
@@ -315,8 +292,3 @@ void pg_learn_clock(struct pg_store *s, int64_t now_us); /* the database's, just
 void pg_conn_changed(struct pg_conn *c);
 void pg_handle_closed(struct pg_store *s);
 void pg_submit(struct store *base, struct store_req *req);
-
-void pg_days_init(struct pg_days *d, struct pg_store *s);
-void pg_days_make(struct pg_days *d);
-void pg_days_drop_before(struct pg_days *d, int64_t before_us);
-void pg_days_close(struct pg_days *d);
