@@ -18,10 +18,11 @@ static const struct store_ops *const implementations[] = {
 
 static int unknown_url(const char *url, struct err *e)
 {
+	/* Only the scheme is told: behind it there may be a password. */
 	return err_set(e, -EINVAL,
-		       "\"%s\" is no store: known are sqlite:PATH and"
+		       "\"%.*s\" is no store: known are sqlite:PATH and"
 		       " postgresql://USER@HOST:PORT/DATABASE",
-		       url);
+		       (int)strcspn(url, ":/@"), url);
 }
 
 int store_open(uv_loop_t *loop, const struct store_config *cfg, struct store **ret_store,

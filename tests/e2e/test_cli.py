@@ -75,6 +75,34 @@ def test_config_keys_tell_every_kind_of_address(cli):
         assert url in text, url
 
 
+@pytest.mark.parametrize("words", [
+    ("keys", "list", "--store=postgresql://me:hun@ter2@127.0.0.1:1/kiln"),
+    ("keys", "list", "--store=postgresql://me:hun@ter2,b@127.0.0.1:1/kiln"),
+    ("keys", "list", "--store=postgresql://me:hun/ter2@127.0.0.1:1/kiln"),
+    ("keys", "list", "--store=postgresql://me:hun/x?ter2@127.0.0.1:1/kiln"),
+    ("keys", "list", "--store=postgresql://me:hun?ter2@127.0.0.1:1/kiln"),
+    ("keys", "list", "--store=postgresql://me:hun%ter2@127.0.0.1:1/kiln"),
+    ("keys", "list", "--store=postgresql://me:hun:ter2@127.0.0.1:1/kiln"),
+    ("keys", "list", "--store=postgres://me:hunter2@127.0.0.1:1/kiln"),
+    ("migrate", "--store=postgres://me:hunter2@127.0.0.1:1/kiln"),
+    ("queue", "--queue=amqp://me:hun@ter2@127.0.0.1:1/v"),
+    ("queue", "--queue=amqp://me:hun/ter2@127.0.0.1:1/v"),
+    ("queue", "--queue=amqp://me:hun?ter2@127.0.0.1:1/v"),
+    ("queue", "--queue=amqp://me:hun?ter2=x@127.0.0.1:1/v"),
+    ("queue", "--queue=amqps://me:hunter2@127.0.0.1:1/v"),
+    ("serve", "--listen=127.0.0.1:0", "--queue=amqps://me:hunter2@127.0.0.1:1/v"),
+    ("config", "--store=postgresql://me:hun@ter2@127.0.0.1:1/kiln"),
+    ("config", "--store=postgresql://me:hun/ter2@127.0.0.1:1/kiln?a=b@c"),
+    ("config", "--store=postgresql://127.0.0.1/kiln?user=me&password=hunter2&connect_timeout=9"),
+    ("config", "--cache=redis://:hun@ter2@127.0.0.1:1/0"),
+])
+def test_no_part_of_a_password_is_shown(cli, scratch, words):
+    done = cli(*words, f"--data-dir={scratch}/d")
+    text = done.stdout + done.stderr
+    assert (done.returncode == 0) == (words[0] == "config"), done
+    assert text and "hun" not in text and "ter2" not in text, done
+
+
 COMMANDS = ("serve", "run", "submit", "result", "cancel", "languages", "doctor", "keys", "tenants",
             "migrate", "queue", "api", "scheduler", "runner-key", "config")
 
