@@ -64,8 +64,8 @@ void pg_reason(const PGconn *pg, char *dst, size_t size);
 
 enum pg_setup { PG_CHECK, PG_MIGRATE };
 
-/* PG_CHECK makes the schema in an empty database and refuses one that does not fit; PG_MIGRATE
- * brings an older one up as well. ret_from and ret_to, which may be NULL, are versions. */
+/* PG_CHECK refuses a schema that does not fit, and an empty database; PG_MIGRATE makes one and
+ * brings an older one up. ret_from and ret_to, which may be NULL, are as of store_migrate. */
 int pg_schema_setup(const struct pg_url *u, enum pg_setup what, int *ret_from, int *ret_to,
 		    struct err *e);
 

@@ -89,8 +89,9 @@ struct store_probe {
 };
 void store_probe(struct store *s, struct store_probe *r);
 
-/* Brings the schema up to what this program knows, and is safe when several do so at once; refuses
- * a newer one (-ENOTSUP). ret_from is 0 where there was none. Blocks. */
+/* Brings the schema up to what this program knows, *ret_to, and is safe when several do so at once.
+ * *ret_from is what it was before, 0 where there was none. One that is newer is left as it is where
+ * this program can use it, else it is -ENOTSUP. Blocks. */
 int store_migrate(const char *url, int *ret_from, int *ret_to, struct err *e);
 
 /* ---- tasks ---- */

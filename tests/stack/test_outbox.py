@@ -38,6 +38,9 @@ class Stack:
         self.directory = directory
         self.env = os.environ | {"KILN_STACK_DIR": directory, "KILN_STACK_PORT": str(port)}
         self.urls = dict(re.findall(r"KILN_TEST_(\w+)_URL=(\S+)", self.run("up", *names)))
+        if not names or "postgres" in names:
+            subprocess.run([KILN, "migrate", "--store", self.urls["POSTGRES"]], check=True,
+                           stdout=subprocess.DEVNULL, timeout=PATIENCE)
 
     def run(self, *args, check=True):
         return subprocess.run([os.path.join(ROOT, "tools", "stack.sh"), *args], env=self.env,

@@ -61,6 +61,19 @@ def test_first_key_locks_every_replica_that_runs(make_cluster):
         assert Client(one.port, key).get("/tasks").status == 200
 
 
+@pytest.mark.parametrize("words", [("keys", "add", "x"), ("tenants", "set", "x", "rate=1"), ("api",),
+                                   ("scheduler",), ("serve", "--listen=127.0.0.1:0")])
+def test_nothing_but_migrate_makes_tables(make_cluster, words):
+    c = make_cluster(apis=0, schedulers=0, runners=0)
+    c.sql(f"DROP SCHEMA {c.name} CASCADE")
+    c.sql(f"CREATE SCHEMA {c.name}")
+    done = c.kiln(*words, *c.shared, f"--data-dir={c.directory}/d", check=False)
+    assert done.returncode == 1 and "run `kiln migrate`" in done.stderr, done
+    assert done.stdout == "", done
+    assert "Made the schema" in c.kiln("migrate", f"--store={c.store}").stdout
+    assert "nothing to do" in c.kiln("migrate", f"--store={c.store}").stdout
+
+
 def test_log_names_the_role(make_cluster):
     c = make_cluster(apis=1, schedulers=1, runners=1)
     for process, role in ((c.apis[0], "api"), (c.schedulers[0], "scheduler")):
