@@ -712,6 +712,21 @@ def test_keys_and_tenants(start):
     assert [a.status for a in answers] == [201, 201]
 
 
+def test_task_of_another_tenant_goes_the_way_of_one_that_is_not(start):
+    """Answered from the cache at once it would be told apart by the time that it takes."""
+    server = start("--key", "kiln_first", "--echo")
+    first, second = bearer("kiln_first"), bearer("kiln_second")
+    task_id = server.submit("/submit?wait=20", headers=first).json["task_id"]
+    assert server.get(f"/result/{task_id}", headers=first).status == 200  # cached from here on
+    with contextlib.closing(sqlite3.connect(os.path.join(server.directory, "harness.db"))) as db:
+        db.execute("ALTER TABLE task RENAME TO away")
+        db.commit()
+    assert server.get(f"/result/{task_id}", headers=first).status == 200
+    unknown = server.get(f"/result/{UNKNOWN}", headers=second)
+    problem(unknown, 500)
+    assert server.get(f"/result/{task_id}", headers=second).json == unknown.json
+
+
 def test_keys_are_read_again_without_a_pause(start):
     server = start("--key", "kiln_first")
     end, slowest = time.monotonic() + 6, 0
