@@ -53,8 +53,7 @@ static void print_isolation(const struct task_isolation *i)
 static const char *const keys_texts[_KEY_STATE_MAX] = {
 	[KEYS_NONE] = "none (anybody who reaches the address may run code)",
 	[KEYS_NEEDED] = "required",
-	[KEYS_REVOKED] = ("required, but none is in force (\"kiln keys add NAME\" makes one, "
-			  "\"kiln keys unlock\" lets everybody in)"),
+	[KEYS_REVOKED] = "required, but none is in force (see \"kiln help keys\")",
 };
 
 void banner_print(const char *address, const struct language_registry *languages,

@@ -64,8 +64,7 @@ void pg_reason(const PGconn *pg, char *dst, size_t size);
 
 enum pg_setup { PG_CHECK, PG_MIGRATE };
 
-/* PG_CHECK refuses a schema that does not fit, and an empty database; PG_MIGRATE makes one and
- * brings an older one up. ret_from and ret_to, which may be NULL, are as of store_migrate. */
+/* PG_CHECK refuses a schema that is absent or does not fit; PG_MIGRATE is store_migrate. */
 int pg_schema_setup(const struct pg_url *u, enum pg_setup what, int *ret_from, int *ret_to,
 		    struct err *e);
 
