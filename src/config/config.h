@@ -42,6 +42,7 @@ struct config {
 	char *pods;		   /* "local:" */
 	char *cluster_secret_file; /* "": none */
 	char *languages;	   /* folder */
+	char *setup_dir;	   /* folder, or "none" */
 	char **hosts;		   /* further names that a Host header may have; NULL-terminated */
 	bool open;		   /* serve other machines without keys */
 	int64_t slots;

@@ -81,6 +81,9 @@ const struct config_key config_keys[] = {
 	     "file with the secret that the keys of listening runners are derived from"),
 	TEXT("languages", languages, NULL,
 	     "folder of the language files; beside the program or /usr/share/kiln/languages"),
+	TEXT("setup_dir", setup_dir, NULL,
+	     "folder of what languages make beforehand; /var/cache/kiln for root, else "
+	     "DATA_DIR/setup; none: nothing is made"),
 	{.name = "open",
 	 .kind = CONFIG_BOOL,
 	 .offset = AT(open),

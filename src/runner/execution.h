@@ -17,6 +17,7 @@
 #include "runner/cache.h"
 #include "runner/intake.h"
 #include "runner/probe.h"
+#include "runner/setup.h"
 #include "task/language.h"
 
 #include <stdbool.h>
@@ -32,7 +33,8 @@ struct execution_env {
 	struct cache *cache;
 	struct language_registry *languages;
 	struct probe *probe;
-	bool share_cache; /* builds are shared between tenants */
+	struct setup *setup; /* NULL: languages make nothing beforehand */
+	bool share_cache;    /* builds are shared between tenants */
 };
 
 struct execution_chunk {

@@ -92,7 +92,7 @@ static void check_conclude(struct check *c)
 	struct language *l = c->language;
 	const char *line;
 
-	if (l->compile.argv)
+	if (l->compile.argv || l->setup.commands)
 		remember_toolchain(c);
 	if (c->timed_out || c->signal != 0 || c->exit_status != 0) {
 		log_warn("runner", "a language's version command failed",

@@ -95,7 +95,7 @@ class Kiln:
             command += ["--metrics-listen", "127.0.0.1:0"]
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log,
-                                            env=os.environ | (env or {}))
+                                            env=os.environ | {"KILN_SETUP_DIR": "none"} | (env or {}))
         try:
             self.url = until("an address in " + self.log_path, self.find_url)
             until("readiness", lambda: not ready or self.get("/readyz")[0] == 200)
