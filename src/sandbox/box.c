@@ -71,6 +71,8 @@ static void released(struct spawner *s, struct box *b)
 
 static void try_release(struct spawner *s, struct box *b)
 {
+	if (b->step == SANDBOX_STEP_CGROUP || b->step == SANDBOX_STEP_CLONE)
+		b->leaf.failed = true;
 	/* Whatever the reason is: with an old group the box must not be used again. */
 	if (leaf_remove(&s->limiter, &b->leaf) < 0)
 		b->due_nsec = io_now_nsec() + REMOVE_RETRY_MSEC * MSEC;

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -124,6 +125,7 @@ static int find_place(const struct limiter_options *o, enum limiter_tree tree, s
 	return 0;
 }
 
+/* 0 where it cannot be told. */
 static uint64_t start_time(int proc_fd, uint64_t pid)
 {
 	char name[40], text[1024], *p;
@@ -139,6 +141,17 @@ static uint64_t start_time(int proc_fd, uint64_t pid)
 			 &start) != 1)
 		return 0;
 	return start;
+}
+
+/* Only what is known for sure: that nothing could be read says little, for want of descriptors, or
+ * where /proc hides the processes of others. */
+static bool has_ended(int proc_fd, uint64_t pid, uint64_t start)
+{
+	uint64_t now = start_time(proc_fd, pid);
+
+	if (now)
+		return now != start;
+	return pid > INT32_MAX || (kill((pid_t)pid, 0) < 0 && errno == ESRCH);
 }
 
 static uint64_t pid_namespace(int proc_fd)
@@ -184,7 +197,7 @@ static void remove_stale(struct limiter *l, int parent)
 		    sscanf(ent->d_name, PREFIX "%" SCNu64 ".%" SCNu64 ".%" SCNu64, &their_ns, &pid,
 			   &start) != 3)
 			continue;
-		if (their_ns == ns && start_time(l->proc_fd, pid) != start)
+		if (their_ns == ns && has_ended(l->proc_fd, pid, start))
 			(void)remove_group(parent, ent->d_name);
 	}
 	(void)closedir(d);
@@ -567,14 +580,14 @@ int leaf_remove(struct limiter *l, struct leaf *leaf)
 		return 0;
 	for (int i = 0; i < _TREE_MAX; i++) {
 		/* Linux 6.18 kills what is cloned into a group that was ever killed. */
-		bool keep = l->ops->kept[i] && !(leaf->killed && i == TREE_V2);
+		bool keep = l->ops->kept[i] && !leaf->failed && !(leaf->killed && i == TREE_V2);
 		int q = keep ? 0 : remove_in(l, leaf, (enum limiter_tree)i);
 
 		if (q < 0)
 			r = q;
 	}
 	if (r == 0)
-		leaf->made = false;
+		leaf->made = leaf->failed = false;
 	return r;
 }
 

@@ -60,6 +60,7 @@ struct leaf {
 	int cpu;	      /* where CPU time is read, once it was */
 	char name[16];
 	bool made, killed;
+	bool failed; /* it could not be used: not to be used again, somebody may have removed it */
 	uint64_t memory_set; /* what is written now, 0 nothing */
 	uint32_t processes_set;
 	pid_t init; /* rlimit rung */
