@@ -2,6 +2,7 @@
 #include "api/api.h"
 
 #include "api/private.h"
+#include "api/reads.h"
 #include "api/render.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -41,6 +42,7 @@ static void release(struct api *a)
 {
 	auth_free(a->auth);
 	quota_free(a->quota);
+	reads_free(a->reads);
 	map_fini(&a->waits);
 	free(a);
 }
@@ -140,7 +142,7 @@ int api_read_id(struct http_request *r, struct uuid *ret_id)
 	return -EINVAL;
 }
 
-static void add_location(struct http_request *r, const struct uuid *id)
+void api_add_location(struct http_request *r, const struct uuid *id)
 {
 	char path[UUID_TEXT_MAX + 8] = "/result/";
 
@@ -148,7 +150,7 @@ static void add_location(struct http_request *r, const struct uuid *id)
 	http_reply_header(r, "Location", path);
 }
 
-static void render(const struct api *a, const struct task *t, struct buf *ret_body)
+void api_render_task(const struct api *a, const struct task *t, struct buf *ret_body)
 {
 	struct json_writer w;
 
@@ -162,32 +164,20 @@ void api_reply_task(struct api *a, struct http_request *r, int status, const str
 {
 	struct buf body;
 
-	render(a, t, &body);
+	api_render_task(a, t, &body);
 	http_reply(r, status, "application/json", &body);
 	buf_fini(&body);
-	if (status == 202)
-		add_location(r, &t->spec.id);
 }
 
-void api_reply_submitted(struct api *a, struct http_request *r, const struct task *t)
+void api_reply_unfinished(struct api *a, struct http_request *r, const struct task *t)
 {
-	bool is_final = task_state_is_final(t->state);
 	struct task before = *t;
-	struct buf body;
 
-	render(a, t, &body);
-	if (is_final && http_reply_fits(r, body.len)) {
-		http_reply(r, 200, "application/json", &body);
-		buf_fini(&body);
-		return;
-	}
-	buf_fini(&body);
-	if (is_final) {
-		before.state = TASK_RUNNING;
-		before.result = NULL;
-		before.finished_us = 0;
-	}
+	before.state = TASK_RUNNING;
+	before.result = NULL;
+	before.finished_us = 0;
 	api_reply_task(a, r, 202, &before);
+	api_add_location(r, &t->spec.id);
 }
 
 void api_reply_brief(struct http_request *r, int status, const struct uuid *id,
@@ -202,7 +192,7 @@ void api_reply_brief(struct http_request *r, int status, const struct uuid *id,
 			 task_state_name(state));
 	http_reply(r, status, "application/json", &body);
 	buf_fini(&body);
-	add_location(r, id);
+	api_add_location(r, id);
 }
 
 /* ---- life ---- */
@@ -308,6 +298,8 @@ int api_new(uv_loop_t *loop, const struct api_config *cfg, struct api **ret_api,
 	r = result_start(a);
 	if (!r)
 		r = quota_new(a, &a->quota);
+	if (!r)
+		r = reads_new(a->cfg.store, &a->reads);
 	if (!r)
 		r = auth_new(a, cfg->keys, &a->auth);
 	if (r < 0)

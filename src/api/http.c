@@ -28,8 +28,6 @@ enum {
 	/* Bodies of refused requests are read and thrown away up to this, so that the connection
 	 * stays of use; for longer ones it is closed after the reply. */
 	DISCARD_MAX = 64 * 1024,
-	/* Replies up to this are given in any case: there are no more of them than connections. */
-	SMALL_REPLY_MAX = 16 * 1024,
 	/* A chunked body announces no size, and libmicrohttpd 0.9.75 cannot answer before its end:
 	 * so many times the allowed size are thrown away before the connection is cut. */
 	OVERRUN = 4,
@@ -74,7 +72,6 @@ static void reply(struct http_request *r, int status, const char *content_type, 
 		status = 500;
 	}
 	r->status = status;
-	r->replied_us = clock_monotonic_us();
 	r->reply_time_us = time_for(len);
 	http_reply_header(r, "Content-Type", content_type);
 	http_reply_header(r, "X-Content-Type-Options", "nosniff");
@@ -112,7 +109,17 @@ void http_reply(struct http_request *r, int status, const char *content_type, st
 
 bool http_reply_fits(struct http_request *r, size_t len)
 {
-	return len <= SMALL_REPLY_MAX || http_make_room(r, HTTP_REPLIES, len);
+	http_hold(r, HTTP_REPLIES, 0);
+	return len <= HTTP_SMALL_MAX || http_make_room(r, len);
+}
+
+bool http_reply_reserve(struct http_request *r, size_t len)
+{
+	bool fits = http_reply_fits(r, len);
+
+	if (fits)
+		http_hold(r, HTTP_REPLIES, len);
+	return fits;
 }
 
 void http_reply_static(struct http_request *r, int status, const char *content_type,
@@ -210,7 +217,8 @@ static enum MHD_Result send_reply(struct http_request *r)
 
 	if (!r->response)
 		return MHD_NO;
-	conn_of(r)->deadline_us = clock_monotonic_us() + r->reply_time_us;
+	r->replied_us = clock_monotonic_us();
+	conn_of(r)->deadline_us = r->replied_us + r->reply_time_us;
 	result = MHD_queue_response(r->connection, (unsigned)r->status, r->response);
 	MHD_destroy_response(r->response);
 	r->response = NULL;
@@ -266,7 +274,7 @@ static enum MHD_Result on_body(struct http_request *r, const char *bytes, size_t
 	conn_of(r)->deadline_us = r->started_us + time_for(r->received);
 	if (r->status)
 		return r->received / OVERRUN > s->cfg.body_max_bytes ? MHD_NO : MHD_YES;
-	if (!http_make_room(r, HTTP_BODIES, len)) {
+	if (!http_make_room(r, len)) {
 		problem_send(r, PROBLEM_OVERLOADED, "%zu bytes of requests are held",
 			     s->held[HTTP_BODIES]);
 		return MHD_YES;

@@ -120,6 +120,9 @@ void http_reply(struct http_request *r, int status, const char *content_type, st
 /* Whether there is room for a reply of so many bytes now. */
 bool http_reply_fits(struct http_request *r, size_t len);
 
+/* The same, and keeps that room for the reply, which may be larger or smaller in the end. */
+bool http_reply_reserve(struct http_request *r, size_t len);
+
 /* For bytes that live as long as the program. */
 void http_reply_static(struct http_request *r, int status, const char *content_type,
 		       const void *bytes, size_t len);

@@ -64,9 +64,10 @@ static void name_client(const struct http_conn *c, struct client *ret)
 	}
 }
 
+/* Cutting off one that holds next to nothing would make no room. */
 static bool is_in(const struct http_conn *c, enum http_memory pool)
 {
-	return c->request.active && c->request.held && c->request.pool == pool;
+	return c->request.active && c->request.held > HTTP_SMALL_MAX && c->request.pool == pool;
 }
 
 /* Whether it may be cut: it is the client's turn to send or read, and has been for long. */
@@ -217,11 +218,9 @@ void http_hold(struct http_request *r, enum http_memory pool, size_t bytes)
 	r->server->held[pool] += bytes;
 }
 
-bool http_make_room(struct http_request *r, enum http_memory pool, size_t more)
+bool http_make_room(struct http_request *r, size_t more)
 {
-	if (r->pool != pool)
-		http_hold(r, pool, 0);
-	while (!fits(r->server, pool, more))
+	while (!fits(r->server, r->pool, more))
 		if (!make_room_once(r, more))
 			return false;
 	return true;

@@ -13,7 +13,12 @@
 
 #include <microhttpd.h>
 
-enum { HTTP_QUERY_MAX = 8, HTTP_AUTHORITY_MAX = 256 };
+enum {
+	HTTP_QUERY_MAX = 8,
+	HTTP_AUTHORITY_MAX = 256,
+	/* Replies up to this are given in any case: there are no more of them than connections. */
+	HTTP_SMALL_MAX = 16 * 1024,
+};
 
 struct http_param {
 	const char *name;
@@ -105,8 +110,10 @@ void http_head_read(struct http_request *r, const struct http_target *target, co
 /* Accounts so many bytes in all to a request, whatever the bound is. */
 void http_hold(struct http_request *r, enum http_memory pool, size_t bytes);
 
-/* Whether this request may hold so many bytes more; other clients may be cut off for it. */
-bool http_make_room(struct http_request *r, enum http_memory pool, size_t more);
+/* Whether this request may hold so many bytes more of its pool; other clients may be cut off for
+ * it.
+ */
+bool http_make_room(struct http_request *r, size_t more);
 
 /* Keeps a duplicate of fd open for a moment after the daemon has closed its own, and throws away
  * what still comes, so that the kernel does not answer it with a reset, which would take the

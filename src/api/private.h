@@ -21,6 +21,7 @@ struct api {
 	struct http_server *http;
 	struct auth *auth;
 	struct quota *quota;
+	struct reads *reads;
 	struct health health;
 	char address[64];
 	bool loopback;
@@ -48,20 +49,24 @@ int api_read_wait(struct http_request *r, int64_t *ret_ms);
 /* Reads the id at the end of the path, or answers and returns negative. */
 int api_read_id(struct http_request *r, struct uuid *ret_id);
 
+/* Writes one task as an object, into a buffer that it initialises. Of any thread. */
+void api_render_task(const struct api *a, const struct task *t, struct buf *ret_body);
+
 /* Answers with one task as an object. */
 void api_reply_task(struct api *a, struct http_request *r, int status, const struct task *t);
 
-/* Answers a submission that waited: 200 with the result; or 202 with the task as it is, or as it
- * was where the result is there and there is no room for it, so that the client asks for it later.
- */
-void api_reply_submitted(struct api *a, struct http_request *r, const struct task *t);
+/* Answers with 202 and the task as it was before it came to its end. */
+void api_reply_unfinished(struct api *a, struct http_request *r, const struct task *t);
+
+void api_add_location(struct http_request *r, const struct uuid *id);
 
 /* With its id and status alone. */
 void api_reply_brief(struct http_request *r, int status, const struct uuid *id,
 		     enum task_state state);
 
-/* Answers with the task once it is final, or with what it is when wait_ms are over: 200, or as
- * api_reply_submitted does. known, which is taken over and may be NULL, is answered
+/* Answers with the task once it is final, or with what it is when wait_ms are over: 200, and 202
+ * where a submission is answered and it is not final, or has a result that there is no room for.
+ * known, which is taken over and may be NULL, is answered
  * with where the store cannot be asked any more. Counts against waiters_max only what waits. */
 struct result_query {
 	struct uuid id;

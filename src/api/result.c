@@ -3,8 +3,12 @@
  * Results, and those who wait for them. A lookup reads the task (cache first, then the store) and
  * answers when it is final, or when there is nothing to wait for. One that waits is in a group by
  * task id, which a message on the bus wakes; it is entered there before its first read.
+ *
+ * Large results are written out on a thread of the pool, so that nobody else waits for that, and
+ * only where there is room for the reply.
  */
 #include "api/private.h"
+#include "api/reads.h"
 #include "api/render.h"
 #include "base/clock.h"
 #include "base/list.h"
@@ -19,6 +23,9 @@
  * bus that is down tells nothing: then everybody goes on looking. */
 enum { LOOK_AGAIN_MS = 1000, LOOK_SOON_MS = 250, LOOK_DOWN_MAX_MS = 1000 };
 
+/* About a millisecond's worth. */
+enum { RENDER_ASIDE_BYTES = 256 * 1024 };
+
 struct wait_group {
 	struct uuid id;
 	struct list lookups;
@@ -32,14 +39,19 @@ struct lookup {
 	struct result_query query;
 	char tenant[TASK_TENANT_MAX];
 	struct task *known;
+	struct task *task; /* what was read last */
 	bool reading;
-	bool again; /* woken while it was reading */
-	bool last;  /* the next read is answered, whatever it says */
+	bool stored; /* the read of the store is not at its end: task is there, or will be */
+	bool again;  /* woken while it was reading */
+	bool last;   /* the next read is answered, whatever it says */
 	int64_t until_us;
 	uint64_t look_again_ms;
 	struct cache_get cached;
-	struct store_get stored;
-	uv_timer_t timer; /* in use where it waits */
+	struct read read;
+	bool timed; /* timer is in use */
+	uv_timer_t timer;
+	uv_work_t rendering;
+	struct buf body;
 };
 
 static void look(struct lookup *l);
@@ -88,8 +100,18 @@ static void leave_group(struct lookup *l)
 	metric_set(METRIC_HTTP_WAITERS, (double)a->n_waiters);
 }
 
+static void drop_task(struct lookup *l)
+{
+	task_free(TAKE_PTR(l->task));
+	if (l->stored)
+		reads_end(&l->read);
+	l->stored = false;
+}
+
 static void release(struct lookup *l)
 {
+	drop_task(l);
+	buf_fini(&l->body);
 	task_free(l->known);
 	api_end_operation(l->api);
 	free(l);
@@ -103,11 +125,9 @@ static void on_timer_closed(uv_handle_t *h)
 /* After the answer. */
 static void end(struct lookup *l)
 {
-	bool timed = l->group != NULL;
-
 	leave_group(l);
 	l->request = NULL;
-	if (timed)
+	if (l->timed)
 		uv_close((uv_handle_t *)&l->timer, on_timer_closed);
 	else
 		release(l);
@@ -136,27 +156,86 @@ static void wait_on(struct lookup *l)
 	(void)uv_timer_start(&l->timer, on_timer, ms, 0);
 }
 
-static void answer(struct lookup *l, const struct task *t)
+/* ---- answering ---- */
+
+/* The result is there, but no room for it: as if it were not yet, so that it is asked for later. */
+static void answer_later(struct lookup *l)
 {
-	if (l->query.brief)
-		api_reply_brief(l->request, 200, &t->spec.id, t->state);
-	else if (l->query.submitted)
-		api_reply_submitted(l->api, l->request, t);
+	if (l->query.submitted)
+		api_reply_unfinished(l->api, l->request, l->task);
 	else
-		api_reply_task(l->api, l->request, 200, t);
+		problem_send(l->request, PROBLEM_OVERLOADED,
+			     "the replies that wait to be read "
+			     "leave no room for this one");
+	end(l);
 }
 
-/* The read has ended with a task, which may be NULL where the store could not tell. */
-static void settle(struct lookup *l, const struct task *t, int code)
+static void reply(struct lookup *l)
 {
-	bool is_final = t && task_state_is_final(t->state);
+	bool is_final = task_state_is_final(l->task->state);
+
+	if (!http_reply_fits(l->request, l->body.len)) {
+		answer_later(l);
+		return;
+	}
+	http_reply(l->request, l->query.submitted && !is_final ? 202 : 200, "application/json",
+		   &l->body);
+	if (l->query.submitted && !is_final)
+		api_add_location(l->request, &l->query.id);
+	end(l);
+}
+
+static void render(uv_work_t *w)
+{
+	struct lookup *l = w->data;
+
+	api_render_task(l->api, l->task, &l->body);
+}
+
+static void on_rendered(uv_work_t *w, int status)
+{
+	(void)status; /* never cancelled */
+	reply(w->data);
+}
+
+/* With the task that was read. */
+static void answer(struct lookup *l)
+{
+	size_t bytes = task_result_bytes(l->task->result);
+
+	leave_group(l); /* nothing wakes it any more */
+	if (l->timed)
+		(void)uv_timer_stop(&l->timer);
+	if (l->query.brief) {
+		api_reply_brief(l->request, 200, &l->task->spec.id, l->task->state);
+		end(l);
+		return;
+	}
+	if (bytes >= RENDER_ASIDE_BYTES && !http_reply_reserve(l->request, bytes)) {
+		answer_later(l);
+		return;
+	}
+	l->rendering.data = l;
+	if (bytes >= RENDER_ASIDE_BYTES &&
+	    uv_queue_work(l->api->loop, &l->rendering, render, on_rendered) == 0)
+		return;
+	render(&l->rendering);
+	reply(l);
+}
+
+/* The read has ended, with a task or with why there is none. */
+static void settle(struct lookup *l, int code)
+{
 	bool waits = l->group && !l->last;
 
-	if (!t && code != -ENOENT && !waits)
-		t = l->known;
-	if (is_final || (t && !waits))
-		answer(l, t);
-	else if (code == -ENOENT)
+	if (!l->task && code != -ENOENT && !waits)
+		l->task = TAKE_PTR(l->known);
+	if (l->task && (task_state_is_final(l->task->state) || !waits)) {
+		answer(l);
+		return;
+	}
+	drop_task(l);
+	if (code == -ENOENT)
 		problem_send(l->request, PROBLEM_UNKNOWN_TASK, "there is no such task");
 	else if (!waits)
 		api_reply_failure(l->api, l->request, code, "read the task");
@@ -164,7 +243,7 @@ static void settle(struct lookup *l, const struct task *t, int code)
 		look(l);
 	else
 		wait_on(l);
-	if (is_final || !waits || code == -ENOENT)
+	if (!waits || code == -ENOENT)
 		end(l);
 }
 
@@ -172,23 +251,23 @@ static void keep_final(struct api *a, const struct task *t)
 {
 	struct buf packed;
 
-	buf_init(&packed, SIZE_MAX / 4);
+	buf_init(&packed, CACHE_TASK_BYTES_MAX);
 	if (!codec_pack_task(t, &packed))
 		cache_put(a->cfg.cache, CACHE_TASK, &t->spec.id, packed.data, packed.len);
 	buf_fini(&packed);
 }
 
-static void on_stored(struct store_req *req, int code)
+static void on_stored(struct read *read, int code)
 {
-	struct lookup *l = req->ctx;
-	AUTO(task_free) struct task *t = NULL;
+	struct lookup *l = read->ctx;
 
 	l->reading = false;
 	if (!code)
-		t = TAKE_PTR(l->stored.task);
-	if (t && task_state_is_final(t->state))
-		keep_final(l->api, t);
-	settle(l, t, code);
+		l->task = TAKE_PTR(l->read.get.task);
+	if (l->task && task_state_is_final(l->task->state) &&
+	    task_result_bytes(l->task->result) < CACHE_TASK_BYTES_MAX)
+		keep_final(l->api, l->task);
+	settle(l, code);
 }
 
 /* Whether retention has removed it, or is about to: then the store has the last word. */
@@ -207,17 +286,18 @@ static void on_cached(struct cache_get *get, int code, const void *bytes, size_t
 	if (!code && !codec_unpack_task(bytes, len, &t, NULL) && !outlived(l->api, t) &&
 	    str_eq(t->spec.tenant ? t->spec.tenant : "", l->tenant)) {
 		l->reading = false;
-		settle(l, t, 0);
+		l->task = TAKE_PTR(t);
+		settle(l, 0);
 		return;
 	}
 	/* Also for a task of another tenant: it takes the time of one that there is not. */
-	l->stored = (struct store_get){
-		.req = {.done = on_stored, .ctx = l},
-		.id = l->query.id,
-		.tenant = l->tenant,
-		.parts = STORE_RESULT,
+	l->read = (struct read){
+		.get = {.id = l->query.id, .tenant = l->tenant, .parts = STORE_RESULT},
+		.done = on_stored,
+		.ctx = l,
 	};
-	store_get(l->api->cfg.store, &l->stored);
+	l->stored = true;
+	reads_get(l->api->reads, &l->read);
 }
 
 static void look(struct lookup *l)
@@ -247,6 +327,7 @@ static int start_waiting(struct lookup *l)
 	l->look_again_ms = LOOK_AGAIN_MS;
 	(void)uv_timer_init(l->api->loop, &l->timer);
 	l->timer.data = l;
+	l->timed = true;
 	return 0;
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "api/private.h"
+#include "api/reads.h"
 #include "api/render.h"
 #include "base/str.h"
 #include "observe/metrics.h"
@@ -116,7 +117,7 @@ struct cancellation {
 	struct api *api;
 	struct http_request *request;
 	struct store_cancel_task cancel;
-	struct store_get get;
+	struct read read;
 };
 
 static void end(struct cancellation *c)
@@ -147,9 +148,9 @@ static void answer_cancelled(struct cancellation *c, const struct task *t)
 	api_reply_task(c->api, c->request, 200, t);
 }
 
-static void on_read(struct store_req *req, int code)
+static void on_read(struct read *read, int code)
 {
-	struct cancellation *c = req->ctx;
+	struct cancellation *c = read->ctx;
 	AUTO(task_free) struct task *t = NULL;
 
 	if (code == -ENOENT) {
@@ -157,9 +158,10 @@ static void on_read(struct store_req *req, int code)
 	} else if (code < 0) {
 		api_reply_failure(c->api, c->request, code, "read the task");
 	} else {
-		t = TAKE_PTR(c->get.task);
+		t = TAKE_PTR(read->get.task);
 		answer_cancelled(c, t);
 	}
+	reads_end(read);
 	end(c);
 }
 
@@ -180,13 +182,14 @@ static void on_cancelled(struct store_req *req, int code)
 
 	if (code == 0) {
 		tell(c);
-		c->get = (struct store_get){
-			.req = {.done = on_read, .ctx = c},
-			.id = c->cancel.id,
-			.tenant = http_tenant(c->request),
-			.parts = STORE_RESULT,
+		c->read = (struct read){
+			.get = {.id = c->cancel.id,
+				.tenant = http_tenant(c->request),
+				.parts = STORE_RESULT},
+			.done = on_read,
+			.ctx = c,
 		};
-		store_get(c->api->cfg.store, &c->get);
+		reads_get(c->api->reads, &c->read);
 		return;
 	}
 	if (code == -ENOENT)

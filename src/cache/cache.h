@@ -22,6 +22,10 @@ enum cache_kind {
 	_CACHE_KIND_MAX
 };
 
+/* Packed tasks of ordinary size are worth keeping; larger ones are read from the store by those who
+ * want them. */
+enum { CACHE_TASK_BYTES_MAX = 4 * 1024 * 1024 };
+
 struct cache_config {
 	const char *url;  /* "memory:", "redis://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]/DB" */
 	size_t max_bytes; /* of what this process keeps, overhead included */

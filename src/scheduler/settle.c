@@ -9,10 +9,6 @@
 #include <errno.h>
 #include <string.h>
 
-/* A finished task of ordinary size is put into the cache at once; a larger one is read from the
- * store by those who want it. */
-enum { CACHED_TASK_MAX = 4 * 1024 * 1024 };
-
 static void settle(struct job *j);
 
 static bool may_come_back(int code)
@@ -136,7 +132,7 @@ static void put_into_cache(struct job *j)
 	};
 	struct buf packed;
 
-	buf_init(&packed, CACHED_TASK_MAX);
+	buf_init(&packed, CACHE_TASK_BYTES_MAX);
 	if (codec_pack_task(&t, &packed) == 0)
 		cache_put(j->scheduler->cfg.cache, CACHE_TASK, &j->id, packed.data, packed.len);
 	buf_fini(&packed);

@@ -235,7 +235,7 @@ struct pg_conn {
 	struct store_req *current;
 	int step;
 	bool busy;	  /* until the sync is answered */
-	int64_t asked_us; /* monotonic: when that began */
+	int64_t asked_us; /* monotonic: when that began, or the last of it came */
 	bool greeting;	  /* what is in flight makes a session; the batch is empty */
 	bool answered;	  /* the current statement's answer came, its end not yet */
 	int error;	  /* of the batch */

@@ -481,6 +481,13 @@ static bool take_result(struct pg_conn *c)
 	return true;
 }
 
+/* A large answer takes as long as it takes: what counts is silence. */
+static void note_progress(struct pg_conn *c)
+{
+	c->asked_us = clock_monotonic_us();
+	set_timer(c, ANSWER_MS);
+}
+
 static void on_ready(uv_poll_t *poll, int status, int events)
 {
 	struct pg_watch *w = container_of(poll, struct pg_watch, poll);
@@ -498,6 +505,8 @@ static void on_ready(uv_poll_t *poll, int status, int events)
 		lose(c, NULL);
 		return;
 	}
+	if ((events & UV_READABLE) && c->state == PG_CONN_READY && c->busy)
+		note_progress(c);
 	r = PQflush(c->pg);
 	if (r < 0 || watch(c, r ? UV_READABLE | UV_WRITABLE : UV_READABLE) < 0) {
 		lose(c, NULL);

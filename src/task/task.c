@@ -116,6 +116,16 @@ void task_spec_free(struct task_spec *s)
 	free(s);
 }
 
+size_t task_result_bytes(const struct task_result *r)
+{
+	size_t n = r ? r->compile.output.len : 0;
+
+	for (size_t i = 0; r && i < r->n_runs; i++)
+		for (int k = 0; k < _TASK_STREAM_MAX; k++)
+			n += r->runs[i].output[k].len;
+	return n;
+}
+
 void task_result_fini(struct task_result *r)
 {
 	bytes_fini(&r->compile.output);

@@ -187,6 +187,8 @@ struct task_result {
 	char *error_message;
 };
 
+/* Of all outputs; 0 for NULL. */
+size_t task_result_bytes(const struct task_result *r);
 void task_result_fini(struct task_result *r);
 void task_result_free(struct task_result *r);
 DEFINE_CLEANUP(struct task_result, task_result_free);

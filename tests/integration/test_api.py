@@ -301,6 +301,36 @@ def test_slow_readers_of_large_results_take_no_memory_from_others(start, keys):
     assert server.get(f"/result/{theirs}", headers=first).status == 200
 
 
+def peak_memory(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii") as f:
+        return next(int(line.split()[1]) << 10 for line in f if line.startswith("VmHWM:"))
+
+
+def test_many_reads_of_large_results_leave_memory_and_turns_to_others(start):
+    """Too large for the cache: each read brings a copy, and another to be written out."""
+    server = start("--echo", "--key", "kiln_first", "--body-max", str(64 << 20),
+                   "--held-max", str(64 << 20))
+    first, second = bearer("kiln_first"), bearer("kiln_second")
+    large = server.submit("/submit?wait=60", headers=first, stdin="x" * (16 << 20)).json["task_id"]
+    ours = server.submit("/submit?wait=60", headers=second, stdin="x" * (5 << 20)).json["task_id"]
+    before = peak_memory(server.process.pid)
+    readers = []
+    for _ in range(100):
+        s = server.connect()
+        s.sendall(head("GET", f"/result/{large}", **first))
+        readers.append(s)
+    begun = time.monotonic()
+    while (answer := server.get(f"/result/{ours}", headers=second)).status == 503:
+        assert time.monotonic() - begun < 60
+        time.sleep(0.2)
+    assert len(answer.json["stdout"]) == 5 << 20
+    assert server.submit("/submit?wait=20", headers=second).status == 200
+    for s in readers:
+        s.close()
+    # 100 of them at once would be 3.2 GB.
+    assert peak_memory(server.process.pid) - before < 600 << 20
+
+
 def test_slow_senders_of_large_bodies_take_no_memory_from_others(start):
     server = start("--held-max", str(4 << 20), "--key", "kiln_first")
     senders = []
