@@ -183,10 +183,14 @@ const struct pg_statement pg_statements[_PG_SQL_MAX] = {
 			       "UPDATE api_key SET revoked = CASE revoked WHEN 0 THEN $2"
 			       " ELSE revoked END WHERE name = $1 RETURNING 1",
 			       TYPES(TEXT, INT8), IN(PG_WRITE)},
+	/* A name that is being added again was revoked in the snapshot: all rows are locked first,
+	 * which gives them as they are then, and nobody changes them before the end. */
 	[PG_SQL_KEY_FORGET] = {"key_forget",
-			       "WITH used AS (SELECT 1 FROM api_key WHERE revoked = 0),"
-			       " gone AS (DELETE FROM api_key WHERE NOT EXISTS (SELECT FROM used))"
-			       " SELECT count(*) FROM used",
+			       "WITH k AS (SELECT name, revoked FROM api_key ORDER BY name"
+			       " FOR UPDATE),"
+			       " gone AS (DELETE FROM api_key WHERE name IN (SELECT name FROM k)"
+			       " AND NOT EXISTS (SELECT FROM k WHERE revoked = 0))"
+			       " SELECT count(*) FROM k WHERE revoked = 0",
 			       TYPES(0), IN(PG_WRITE)},
 	[PG_SQL_KEY_LIST] = {"key_list",
 			     "SELECT name, tenant, hash, created, revoked FROM api_key"

@@ -468,6 +468,63 @@ static void outbox_put_notes_what_is_queued(void **state)
 	assert_int_equal(take(f, 1, 100, 100), 1);
 }
 
+/* ---- keys ---- */
+
+static size_t count_keys(struct fixture *f, size_t *ret_in_force)
+{
+	struct store_key_list list = {0};
+
+	assert_int_equal(RUN(key_list, f, &list), 0);
+	*ret_in_force = 0;
+	for (size_t i = 0; i < list.n; i++)
+		*ret_in_force += list.keys[i].revoked_us == 0;
+	free(list.keys);
+	return list.n;
+}
+
+/* A name is added again in a session that commits while the forgetting waits for it. */
+static void keys_forgotten_while_one_is_added_again_keeps_all(void **state)
+{
+	struct fixture *f = *state;
+	struct store_key_forget forget = {0};
+	struct waiter w = {0};
+	size_t in_force;
+
+	for (const char *name = "abc"; *name; name++)
+		(void)run_sql("INSERT INTO api_key (name, tenant, hash, created, revoked)"
+			      " VALUES ('%c', 't', sha256('%c'), 1, 2)",
+			      *name, *name);
+	(void)run_sql("BEGIN");
+	(void)run_sql("UPDATE api_key SET hash = sha256('new'), revoked = 0 WHERE name = 'b'");
+	BEGIN(key_forget, f, &w, &forget);
+	run_for(f, 300);
+	assert_int_equal(w.pending, 1);
+	(void)run_sql("COMMIT");
+	assert_int_equal(wait_all(f, &w), -EBUSY);
+	assert_int_equal(count_keys(f, &in_force), 3);
+	assert_int_equal(in_force, 1);
+}
+
+/* What another session forgot meanwhile is no key in force. */
+static void keys_forgotten_twice_at_once(void **state)
+{
+	struct fixture *f = *state;
+	struct store_key_forget forget = {0};
+	struct waiter w = {0};
+	size_t in_force;
+
+	(void)run_sql("INSERT INTO api_key (name, tenant, hash, created, revoked)"
+		      " VALUES ('a', 't', sha256('a'), 1, 2), ('b', 't', sha256('b'), 1, 2)");
+	(void)run_sql("BEGIN");
+	(void)run_sql("DELETE FROM api_key WHERE name = 'a'");
+	BEGIN(key_forget, f, &w, &forget);
+	run_for(f, 300);
+	assert_int_equal(w.pending, 1);
+	(void)run_sql("COMMIT");
+	assert_int_equal(wait_all(f, &w), 0);
+	assert_int_equal(count_keys(f, &in_force), 0);
+}
+
 /* ---- main ---- */
 
 static const struct CMUnitTest own[] = {
@@ -488,6 +545,8 @@ static const struct CMUnitTest own[] = {
 	CASE(outbox_put_notes_what_is_queued),
 	CASE(big_contents_are_compressed),
 	CASE(stored_bytes_that_are_damaged_are_an_error),
+	CASE(keys_forgotten_while_one_is_added_again_keeps_all),
+	CASE(keys_forgotten_twice_at_once),
 };
 
 int main(int argc, char **argv)
