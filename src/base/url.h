@@ -20,6 +20,19 @@ bool url_scheme_is(const char *url, const char *scheme, const char **ret_rest);
  * hexadecimal digits, a NUL would come out, or dst is too small; dst is undefined then. */
 int url_decode(const char *text, size_t len, char *dst, size_t size);
 
+enum { URL_SHOWN_MAX = 256 };
+
+/*
+ * What may be told of an address that somebody wrote, in messages and logs. It may hold a password,
+ * also where none is meant to be: scheme, hosts, ports and path are told only where all of it has
+ * the form of a URL, and user, password and options never. Three asterisks stand for what is not
+ * told: all of what follows the scheme, or all of it, where it has another form. "memory:",
+ * "local:" and "sqlite:PATH" are told as they are.
+ *
+ * Gives false where it has no such form, or does not fit; dst is a text in each case.
+ */
+bool url_show(const char *url, char *dst, size_t size);
+
 /* Numeric IPv4 or [IPv6] address and port; "localhost" is taken as 127.0.0.1. Never resolves. */
 int url_parse_listen(const char *text, struct sockaddr_storage *ret_addr, socklen_t *ret_len,
 		     struct err *e);

@@ -24,6 +24,8 @@ struct message {
 
 int bus_open(uv_loop_t *loop, const char *url, struct bus **ret_bus, struct err *e)
 {
+	char shown[URL_SHOWN_MAX];
+
 	for (size_t i = 0; i < ARRAY_SIZE(implementations); i++) {
 		const struct bus_ops *ops = implementations[i];
 		int r;
@@ -35,9 +37,9 @@ int bus_open(uv_loop_t *loop, const char *url, struct bus **ret_bus, struct err 
 			(*ret_bus)->ops = ops;
 		return r;
 	}
-	/* Only the scheme is told: behind it there may be a password. */
-	return err_set(e, -EINVAL, "\"%.*s\" is no bus: known are memory: and redis://HOST:PORT/DB",
-		       (int)strcspn(url, ":/@"), url);
+	(void)url_show(url, shown, sizeof shown);
+	return err_set(e, -EINVAL, "\"%s\" is no bus: known are memory: and redis://HOST:PORT/DB",
+		       shown);
 }
 
 int bus_init(struct bus *b, uv_loop_t *loop, struct err *e)

@@ -22,7 +22,7 @@ static int local_open(uv_loop_t *loop, const char *url, struct bus **ret_bus, st
 	int r;
 
 	if (url[sizeof "memory:" - 1])
-		return err_set(e, -EINVAL, "\"%s\": nothing may follow \"memory:\"", url);
+		return err_set(e, -EINVAL, "nothing may follow \"memory:\" as the bus");
 	b = calloc(1, sizeof *b);
 	if (!b)
 		return err_set(e, -ENOMEM, "out of memory");

@@ -15,6 +15,8 @@ static const struct cache_ops *const implementations[] = {
 int cache_open(uv_loop_t *loop, const struct cache_config *cfg, struct cache **ret_cache,
 	       struct err *e)
 {
+	char shown[URL_SHOWN_MAX];
+
 	for (size_t i = 0; i < ARRAY_SIZE(implementations); i++) {
 		const struct cache_ops *ops = implementations[i];
 		int r;
@@ -26,10 +28,9 @@ int cache_open(uv_loop_t *loop, const struct cache_config *cfg, struct cache **r
 			(*ret_cache)->ops = ops;
 		return r;
 	}
-	/* Only the scheme is told: behind it there may be a password. */
-	return err_set(e, -EINVAL,
-		       "\"%.*s\" is no cache: known are memory: and redis://HOST:PORT/DB",
-		       (int)strcspn(cfg->url, ":/@"), cfg->url);
+	(void)url_show(cfg->url, shown, sizeof shown);
+	return err_set(e, -EINVAL, "\"%s\" is no cache: known are memory: and redis://HOST:PORT/DB",
+		       shown);
 }
 
 void cache_close(struct cache *c, void (*closed)(void *ctx), void *ctx)

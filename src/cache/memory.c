@@ -67,7 +67,7 @@ static int memory_open(uv_loop_t *loop, const struct cache_config *cfg, struct c
 	int r;
 
 	if (cfg->url[sizeof "memory:" - 1])
-		return err_set(e, -EINVAL, "\"%s\": nothing may follow \"memory:\"", cfg->url);
+		return err_set(e, -EINVAL, "nothing may follow \"memory:\" as the cache");
 	c = calloc(1, sizeof *c);
 	if (!c)
 		return err_set(e, -ENOMEM, "out of memory");

@@ -3,6 +3,7 @@
 
 #include "base/fs.h"
 #include "base/str.h"
+#include "base/url.h"
 #include "cmd/cmd.h"
 #include "config/config.h"
 #include "loop/backoff.h"
@@ -26,9 +27,10 @@ enum {
 static const char default_server[] = "http://127.0.0.1:8080";
 
 struct client {
-	char *server; /* without a slash at its end */
-	char *key;    /* or NULL */
-	CURLM *multi; /* keeps the connections */
+	char *server;		   /* without a slash at its end */
+	char shown[URL_SHOWN_MAX]; /* of it: what may be told */
+	char *key;		   /* or NULL */
+	CURLM *multi;		   /* keeps the connections */
 	CURL *curl;
 	struct interrupt *interrupt; /* or NULL */
 	bool reached;		     /* the server has answered before: it is worth waiting for */
@@ -60,12 +62,15 @@ int client_new(const struct client_options *o, struct client **ret_client, struc
 	const char *server = o->server ? o->server : config_env("KILN_SERVER");
 	int r;
 
+	if (!c)
+		return err_errno(e, -ENOMEM, "could not start a client");
 	if (!server)
 		server = default_server;
+	(void)url_show(server, c->shown, sizeof c->shown);
 	if (!str_has_prefix(server, "http://") && !str_has_prefix(server, "https://"))
 		return err_set(e, -EINVAL, "\"%s\" is no address of a server: http://HOST:PORT",
-			       server);
-	if (!c || !(c->server = strdup(server)) || !(c->multi = curl_multi_init()) ||
+			       c->shown);
+	if (!(c->server = strdup(server)) || !(c->multi = curl_multi_init()) ||
 	    !(c->curl = curl_easy_init()))
 		return err_errno(e, -ENOMEM, "could not start a client");
 	while (c->server[0] && c->server[strlen(c->server) - 1] == '/')
@@ -216,18 +221,17 @@ static int tell(const struct client *c, CURLcode code, struct err *e)
 		return err_set(e, -ECONNREFUSED,
 			       "no server at %s: start one with `kiln serve`, or name one with "
 			       "--server or KILN_SERVER",
-			       c->server);
+			       c->shown);
 	case CURLE_COULDNT_RESOLVE_HOST:
-		return err_set(e, -ECONNREFUSED, "could not find the host of %s", c->server);
+		return err_set(e, -ECONNREFUSED, "could not find the host of %s", c->shown);
 	case CURLE_WRITE_ERROR:
-		return err_set(e, -EFBIG, "the answer of %s is too large", c->server);
+		return err_set(e, -EFBIG, "the answer of %s is too large", c->shown);
 	case CURLE_ABORTED_BY_CALLBACK:
 		return err_set(e, -EINTR, "interrupted");
 	case CURLE_OUT_OF_MEMORY:
-		return err_set(e, -ENOMEM, "could not ask %s: out of memory", c->server);
+		return err_set(e, -ENOMEM, "could not ask %s: out of memory", c->shown);
 	default:
-		return err_set(e, -EIO, "could not ask %s: %s", c->server,
-			       curl_easy_strerror(code));
+		return err_set(e, -EIO, "could not ask %s: %s", c->shown, curl_easy_strerror(code));
 	}
 }
 
@@ -273,7 +277,7 @@ static int tell_problem(const struct client *c, long status, const json_t *probl
 
 	if (!title && !detail)
 		return err_set(e, -EPROTO, "%s answered with status %ld: is it a Kiln server?",
-			       c->server, status);
+			       c->shown, status);
 	if (status == 401)
 		return err_set(e, -EACCES, "%s (name a key with --key-file or KILN_API_KEY)",
 			       detail ? detail : title);

@@ -41,21 +41,23 @@ static int check_shared(const struct config *cfg, struct err *e)
 	const struct {
 		const char *key, *url, *instead;
 	} parts[] = {
-		{"store", cfg->store, "postgresql://USER@HOST:PORT/DATABASE"},
+		{"store", cfg->store, "postgresql://USER:PASSWORD@HOST:PORT/DATABASE"},
 		{"queue", cfg->queue, "amqp://USER:PASSWORD@HOST:PORT/VHOST"},
 		{"cache", cfg->cache, "redis://HOST:PORT/DB"},
 	};
+	char shown[URL_SHOWN_MAX];
 
 	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
 		const char *url = parts[i].url;
 
 		if (!url_scheme_is(url, "memory", NULL) && !url_scheme_is(url, "sqlite", NULL))
 			continue;
+		(void)url_show(url, shown, sizeof shown);
 		return err_set(e, -EINVAL,
 			       "the %s is \"%s\", which no other process can use: name one that "
 			       "all processes of the cluster share with --%s=%s, or start "
 			       "\"kiln serve\", which is all in one",
-			       parts[i].key, url, parts[i].key, parts[i].instead);
+			       parts[i].key, shown, parts[i].key, parts[i].instead);
 	}
 	return 0;
 }

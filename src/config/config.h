@@ -92,7 +92,7 @@ void config_free(struct config *c);
 DEFINE_CLEANUP(struct config, config_free);
 
 /* The effective configuration as YAML that config_load takes, each line with its origin as a
- * comment. Passwords in addresses are masked. */
+ * comment. Of addresses it has what url_show (base/url.h) tells. */
 void config_print(const struct config *c, FILE *out);
 
 /* Every key with its kind, default and help. */

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/str.h"
+#include "base/url.h"
 #include "config/config_table.h"
 
+#include <limits.h>
 #include <string.h>
 
 enum { COLUMN = 44 };
@@ -11,60 +13,33 @@ static const void *field_of(const struct config *c, const struct config_key *k)
 	return (const char *)c + k->offset;
 }
 
-static int put_escaped(FILE *out, const char *text, size_t len)
-{
-	int n = 0;
-
-	for (const char *p = text; p < text + len; p++)
-		n += fprintf(out, *p == '"' || *p == '\\' ? "\\%c" : "%c", *p);
-	return n;
-}
-
 /* A text in double quotes, as YAML and people read it. */
 static int put_quoted(FILE *out, const char *text)
 {
 	int n = fprintf(out, "\"");
 
-	n += put_escaped(out, text, strlen(text));
+	for (; *text; text++)
+		n += fprintf(out, *text == '"' || *text == '\\' ? "\\%c" : "%c", *text);
 	return n + fprintf(out, "\"");
 }
 
-/* The end of an address, without what stands behind "password=" in its options. */
-static int put_options(FILE *out, const char *text)
-{
-	static const char option[] = "password=";
-	const char *found;
-	int n = 0;
-
-	while ((found = strstr(text, option))) {
-		found += sizeof option - 1;
-		n += put_escaped(out, text, (size_t)(found - text)) + fprintf(out, "***");
-		text = found + strcspn(found, "&");
-	}
-	return n + put_escaped(out, text, strlen(text));
-}
-
-/* "scheme://user:password@host" without the password. */
+/* What may be told of an address; "" stands for none. */
 static int put_address(FILE *out, const char *text)
 {
-	const char *slashes = strstr(text, "://");
-	const char *at = slashes ? strrchr(slashes, '@') : NULL;
-	const char *colon = at ? memchr(slashes + 3, ':', (size_t)(at - slashes - 3)) : NULL;
-	int n;
+	char shown[PATH_MAX];
 
-	if (!slashes)
-		return put_quoted(out, text);
-	n = fprintf(out, "\"");
-	if (colon)
-		n += put_escaped(out, text, (size_t)(colon - text)) + fprintf(out, ":***");
-	n += put_options(out, colon ? at : text);
-	return n + fprintf(out, "\"");
+	if (*text)
+		(void)url_show(text, shown, sizeof shown);
+	return put_quoted(out, *text ? shown : text);
 }
 
-/* "Name: value" without the value. */
+/* "Name: value" without the value; without a colon all of it may be a value. */
 static int put_header(FILE *out, const char *text)
 {
-	return fprintf(out, "\"%.*s: ***\"", (int)strcspn(text, ":"), text);
+	const char *colon = strchr(text, ':');
+
+	return colon ? fprintf(out, "\"%.*s: ***\"", (int)(colon - text), text)
+		     : fprintf(out, "\"***\"");
 }
 
 static int put_list(FILE *out, char *const *items, bool secret)

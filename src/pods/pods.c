@@ -9,13 +9,16 @@ static const struct pods_impl *const impls[] = {&pods_local, &pods_remote};
 int pods_open(uv_loop_t *loop, const struct pods_config *cfg, const struct pods_ops *ops, void *ctx,
 	      struct pods **ret_pods, struct err *e)
 {
+	char shown[URL_SHOWN_MAX];
+
 	for (size_t i = 0; i < ARRAY_SIZE(impls); i++)
 		if (url_scheme_is(cfg->url, impls[i]->scheme, NULL))
 			return impls[i]->open(loop, cfg, ops, ctx, ret_pods, e);
+	(void)url_show(cfg->url, shown, sizeof shown);
 	return err_set(
 		e, -EINVAL,
 		"\"%s\" names no place for pods: use \"local:\" or \"runners:NAME@HOST:PORT,...\"",
-		cfg->url);
+		shown);
 }
 
 void pods_connection_lost(struct pods *p, const char *pod, const char *reason)

@@ -379,7 +379,7 @@ static int memory_open(uv_loop_t *loop, const struct queue_config *cfg, const ch
 	int r;
 
 	if (*rest)
-		return err_set(e, -EINVAL, "\"%s\": nothing may follow \"memory:\"", cfg->url);
+		return err_set(e, -EINVAL, "nothing may follow \"memory:\" as the queue");
 	if (!cfg->max_tasks)
 		return err_set(e, -EINVAL, "a queue must have room for at least one task");
 	q = calloc(1, sizeof *q);

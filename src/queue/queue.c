@@ -14,6 +14,7 @@ static const struct queue_ops *const implementations[] = {
 int queue_open(uv_loop_t *loop, const struct queue_config *cfg, struct queue **ret_queue,
 	       struct err *e)
 {
+	char shown[URL_SHOWN_MAX];
 	const char *rest;
 
 	for (size_t i = 0; i < ARRAY_SIZE(implementations); i++) {
@@ -27,9 +28,8 @@ int queue_open(uv_loop_t *loop, const struct queue_config *cfg, struct queue **r
 			(*ret_queue)->ops = ops;
 		return r;
 	}
-	/* Only the scheme is told: behind it there may be a password. */
-	return err_set(e, -EINVAL, "\"%.*s\" is no queue: known are memory: and amqp://",
-		       (int)strcspn(cfg->url, ":/@"), cfg->url);
+	(void)url_show(cfg->url, shown, sizeof shown);
+	return err_set(e, -EINVAL, "\"%s\" is no queue: known are memory: and amqp://", shown);
 }
 
 void queue_close(struct queue *q, void (*closed)(void *ctx), void *ctx)

@@ -57,6 +57,7 @@ static int connect_any(struct queue_inspector *i, struct err *e)
 int queue_inspector_new(const char *url, struct queue_inspector **ret_inspector, struct err *e)
 {
 	AUTO(queue_inspector_free) struct queue_inspector *i = calloc(1, sizeof *i);
+	char shown[URL_SHOWN_MAX];
 	const char *rest;
 	int r;
 
@@ -66,9 +67,11 @@ int queue_inspector_new(const char *url, struct queue_inspector **ret_inspector,
 	if (url_scheme_is(url, "memory", &rest))
 		return err_set(e, -EOPNOTSUPP,
 			       "the queue is in the memory of its server: see /metrics there");
-	if (!url_scheme_is(url, queue_rabbitmq_ops.scheme, &rest))
-		return err_set(e, -EINVAL, "\"%.*s\" is no queue: known are memory: and amqp://",
-			       (int)strcspn(url, ":/@"), url);
+	if (!url_scheme_is(url, queue_rabbitmq_ops.scheme, &rest)) {
+		(void)url_show(url, shown, sizeof shown);
+		return err_set(e, -EINVAL, "\"%s\" is no queue: known are memory: and amqp://",
+			       shown);
+	}
 	r = rabbit_url_parse(rest, &i->url, e);
 	if (r == 0)
 		r = connect_any(i, e);

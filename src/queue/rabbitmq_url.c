@@ -39,13 +39,13 @@ static int parse_host(const char *text, size_t len, struct rabbit_url *u, struct
 		char *end = strchr(copy, ']');
 
 		if (!end || (end[1] && end[1] != ':'))
-			return err_set(e, -EINVAL, "\"%s\" is no [ADDRESS]:PORT", copy);
+			return err_set(e, -EINVAL, "a host is no [ADDRESS]:PORT");
 		colon = end[1] ? end + 1 : NULL;
 		*end = '\0';
 		name++;
 	}
 	if (colon && str_to_u64(colon + 1, 1, UINT16_MAX, &port) < 0)
-		return err_set(e, -EINVAL, "\"%s\" is no port", colon + 1);
+		return err_set(e, -EINVAL, "what follows the : of a host is no port");
 	if (colon)
 		*colon = '\0';
 	if (!*name)

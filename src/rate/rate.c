@@ -100,12 +100,13 @@ int64_t rate_counts_take(struct rate_counts *c, const char *name, const struct r
 int rate_open(uv_loop_t *loop, const char *url, struct rate **ret_rate, struct err *e)
 {
 	static const struct rate_impl *const impls[] = {&rate_memory, &rate_redis};
+	char shown[URL_SHOWN_MAX];
 
 	for (size_t i = 0; i < ARRAY_SIZE(impls); i++)
 		if (url_scheme_is(url, impls[i]->scheme, NULL))
 			return impls[i]->open(loop, url, ret_rate, e);
-	return err_set(e, -EINVAL, "rates are counted at memory: or redis:, not at \"%.*s\"",
-		       (int)strcspn(url, ":/@"), url);
+	(void)url_show(url, shown, sizeof shown);
+	return err_set(e, -EINVAL, "rates are counted at memory: or redis:, not at \"%s\"", shown);
 }
 
 void rate_close(struct rate *r, void (*closed)(void *ctx), void *ctx)

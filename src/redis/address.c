@@ -78,8 +78,7 @@ static int parse_hosts(const char *text, size_t len, struct redis_address *a, st
 				       REDIS_HOSTS_MAX);
 		if (parse_host(text, n, &a->hosts[a->n_hosts]) < 0)
 			return err_set(e, -EINVAL,
-				       "\"%.*s\" in the redis:// address is no HOST:PORT", (int)n,
-				       text);
+				       "a host in the redis:// address is no HOST:PORT");
 		a->n_hosts++;
 		if (!comma)
 			return 0;
@@ -111,8 +110,8 @@ int redis_address_parse(const char *url, struct redis_address *ret_address, stru
 	if (slash && slash[1] && str_to_u64(slash + 1, 0, REDIS_DB_MAX, &db) < 0)
 		return err_set(
 			e, -EINVAL,
-			"\"%s\" in the redis:// address is no number of a database (0 to %d)",
-			slash + 1, REDIS_DB_MAX);
+			"the end of the redis:// address is no number of a database (0 to %d)",
+			REDIS_DB_MAX);
 	r = parse_hosts(rest, slash ? (size_t)(slash - rest) : strlen(rest), &a, e);
 	if (r < 0)
 		return r;

@@ -2,6 +2,7 @@
 #include "store/postgres-private.h"
 
 #include "base/str.h"
+#include "base/url.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -24,22 +25,27 @@ const char *pg_url_get(const struct pg_url *u, const char *keyword)
 /* Whether there is an @ where only a password can have put it that has an @ or a / itself: then its
  * end is in what libpq takes for the host or the database, and must not be shown. A socket's name
  * may begin with one. */
-static bool is_torn(const char *url, const char *host, const char *database)
+static bool is_torn(const char *url, const char *host, const char *port, const char *database)
 {
 	const char *slashes = strstr(url, "//");
 	const char *slash = slashes ? strchr(slashes + 2, '/') : NULL;
 	const char *at = slash ? strchr(slash, '@') : NULL;
 
+	/* "//USER:PASSWORD/DATABASE", where the host is forgotten. */
+	if (port && port[strspn(port, "0123456789,")])
+		return true;
 	for (const char *h = host; (h = strchr(h, '@')); h++)
 		if (h > host && h[-1] != ',')
 			return true;
 	return strchr(database, '@') && at && at < slash + strcspn(slash, "?");
 }
 
-/* Takes libpq's reason, which may quote a part of the password. */
+/* Takes libpq's reason, which may quote a part of the password, but where it names an option. */
 static int unreadable(const char *url, char *reason, struct err *e)
 {
-	bool may_tell = reason && !strchr(url, '@');
+	char shown[URL_SHOWN_MAX];
+	bool may_tell = reason && str_has_prefix(reason, "invalid URI query parameter") &&
+			url_show(url, shown, sizeof shown);
 	int r = err_set(e, reason ? -EINVAL : -ENOMEM, "the store's URL is no PostgreSQL URL: %.*s",
 			may_tell ? (int)strcspn(reason, "\n") : (int)sizeof shape,
 			may_tell ? reason : shape);
@@ -65,9 +71,10 @@ int pg_url_parse(const char *url, struct pg_url *ret_url, struct err *e)
 		host = pg_url_get(&u, "hostaddr");
 	if (!host || !database)
 		r = err_set(e, -EINVAL,
-			    "the store's URL names no %s: postgresql://USER@HOST:PORT/DATABASE",
+			    "the store's URL names no %s: "
+			    "postgresql://USER:PASSWORD@HOST:PORT/DATABASE",
 			    host ? "database" : "host");
-	else if (is_torn(url, host, database))
+	else if (is_torn(url, host, port, database))
 		r = err_set(e, -EINVAL, "the store's URL is no PostgreSQL URL: %s", shape);
 	if (r < 0) {
 		PQconninfoFree(u.options);

@@ -18,11 +18,13 @@ static const struct store_ops *const implementations[] = {
 
 static int unknown_url(const char *url, struct err *e)
 {
-	/* Only the scheme is told: behind it there may be a password. */
+	char shown[URL_SHOWN_MAX];
+
+	(void)url_show(url, shown, sizeof shown);
 	return err_set(e, -EINVAL,
-		       "\"%.*s\" is no store: known are sqlite:PATH and"
-		       " postgresql://USER@HOST:PORT/DATABASE",
-		       (int)strcspn(url, ":/@"), url);
+		       "\"%s\" is no store: known are sqlite:PATH and"
+		       " postgresql://USER:PASSWORD@HOST:PORT/DATABASE",
+		       shown);
 }
 
 int store_open(uv_loop_t *loop, const struct store_config *cfg, struct store **ret_store,
@@ -80,8 +82,9 @@ int store_migrate(const char *url, int *ret_from, int *ret_to, struct err *e)
 			continue;
 		if (ops->migrate)
 			return ops->migrate(url, ret_from, ret_to, e);
-		return err_set(e, -ENOTSUP, "\"%s\" needs no migration: a server does it at start",
-			       url);
+		return err_set(e, -ENOTSUP,
+			       "a store at %s: needs no migration: a server does it at start",
+			       ops->scheme);
 	}
 	return unknown_url(url, e);
 }

@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/url.h"
 
 #include <curl/curl.h>
 #include <errno.h>
@@ -43,6 +44,7 @@ struct export
 	CURL *curl;
 	struct curl_slist *headers;
 	char *url;
+	char shown[URL_SHOWN_MAX]; /* of url: what may be logged */
 	char *resource;
 	bool failing;
 };
@@ -92,10 +94,10 @@ static enum verdict verdict_of(CURLcode code, long status)
 static void note(struct export *x, enum verdict verdict, CURLcode code, long status)
 {
 	if (verdict == SENT && x->failing)
-		log_info("trace", "the collector takes spans again", LOG_STR("url", x->url));
+		log_info("trace", "the collector takes spans again", LOG_STR("url", x->shown));
 	else if (verdict != SENT && !x->failing)
 		log_warn("trace", "could not send spans; they are dropped where it lasts",
-			 LOG_STR("url", x->url), LOG_INT("status", status),
+			 LOG_STR("url", x->shown), LOG_INT("status", status),
 			 LOG_STR("reason", code ? curl_easy_strerror(code) : "refused"));
 	x->failing = verdict != SENT;
 }
@@ -248,8 +250,8 @@ static int add_headers(struct export *x, char *const *lines, struct err *e)
 		const char *colon = strchr(*lines, ':');
 
 		if (!colon || colon == *lines || strpbrk(*lines, "\r\n"))
-			return err_set(e, -EINVAL, "\"%s\" is no header, expected \"Name: value\"",
-				       *lines);
+			return err_set(e, -EINVAL,
+				       "a header for the collector is not \"Name: value\"");
 		r = add_header(x, *lines);
 	}
 	return r < 0 ? err_set(e, r, "out of memory") : 0;
@@ -259,11 +261,12 @@ static int make_url(struct export *x, const char *endpoint, struct err *e)
 {
 	size_t len = strlen(endpoint);
 
+	(void)url_show(endpoint, x->shown, sizeof x->shown);
 	if (strncmp(endpoint, "http://", 7) != 0 && strncmp(endpoint, "https://", 8) != 0)
 		return err_set(e, -EINVAL,
 			       "\"%s\" is no address of a collector, expected http://HOST:PORT or "
 			       "https://HOST:PORT",
-			       endpoint);
+			       x->shown);
 	while (len && endpoint[len - 1] == '/')
 		len--;
 	if (asprintf(&x->url, "%.*s/v1/traces", (int)len, endpoint) < 0) {

@@ -231,6 +231,14 @@ def test_keys_are_not_in_the_log(keyed):
     assert alice.key not in text and bob.key not in text
 
 
+def test_a_collectors_password_is_not_in_the_log(make_server):
+    server = make_server(config={"otlp_endpoint": "http://me:hunter2@127.0.0.1:1"})
+    server.run("bash", "true")
+    harness.wait_until(lambda: "could not send spans" in server.log_text(), what="told")
+    text = server.log_text()
+    assert "http://***@127.0.0.1:1" in text and "hunter2" not in text, text
+
+
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "0.0.0.0",
                                   "localhost.evil.example", "10.0.0.1"])
 def test_foreign_host_is_refused(server, host):

@@ -95,9 +95,40 @@ def test_config_keys_tell_every_kind_of_address(cli):
     ("config", "--store=postgresql://me:hun/ter2@127.0.0.1:1/kiln?a=b@c"),
     ("config", "--store=postgresql://127.0.0.1/kiln?user=me&password=hunter2&connect_timeout=9"),
     ("config", "--cache=redis://:hun@ter2@127.0.0.1:1/0"),
+    ("keys", "list", "--store=host=127.0.0.1 password=hunter2"),
+    ("keys", "list", "--store=postgresql://me:hunter2/kiln"),
+    ("keys", "list", "--store=postgresql:me:hunter2@127.0.0.1/kiln"),
+    ("keys", "list", "--store=postgresql:me:hunter2 127.0.0.1/kiln"),
+    ("keys", "list", "--store=postgresql://127.0.0.1/kiln?user=me&password=hun%ter2"),
+    ("keys", "list", "--store=postgresql://127.0.0.1:1/kiln?user=me&pass%77ord=hunter2"),
+    ("queue", "--queue=amqp://me:hunter2/v"),
+    ("queue", "--queue=amqp//me:hunter2@127.0.0.1/v"),
+    ("queue", "--queue=me:hunter2@127.0.0.1/v"),
+    ("serve", "--listen=127.0.0.1:0", "--queue=me:hunter2@127.0.0.1/v"),
+    ("serve", "--listen=127.0.0.1:0", "--cache=redis://me:hunter2/0"),
+    ("serve", "--listen=127.0.0.1:0", "--cache=memory:hunter2"),
+    ("serve", "--listen=127.0.0.1:0", "--otlp-endpoint=me:hunter2@127.0.0.1"),
+    ("serve", "--listen=127.0.0.1:0", "--otlp-endpoint=http:me:hunter2@127.0.0.1"),
+    ("serve", "--listen=127.0.0.1:0", "--otlp-endpoint=http://127.0.0.1:1",
+     "--otlp-headers=Authorization hunter2"),
+    ("result", "01a2079a-7a5b-73e2-894e-1361eb7b939d", "--server=http://me:hunter2@127.0.0.1:1"),
+    ("result", "01a2079a-7a5b-73e2-894e-1361eb7b939d", "--server=me:hunter2@127.0.0.1:1"),
+    *(("config", option) for option in (
+        "--store=host=127.0.0.1 password=hunter2",
+        "--store=postgresql:me:hunter2@h/d",
+        "--store=postgresql://h/d?user=me&pass%77ord=hunter2",
+        "--queue=amqp:me:hunter2@h",
+        "--queue=amqp//me:hunter2@h",
+        "--queue=me:hunter2@h",
+        "--cache=redis:me:hunter2@h",
+        "--cache=redis://hunter2@h",
+        "--otlp-endpoint=http://me:hunter2@h:4318",
+        "--otlp-headers=Authorization hunter2",
+    )),
 ])
 def test_no_part_of_a_password_is_shown(cli, scratch, words):
-    done = cli(*words, f"--data-dir={scratch}/d")
+    where = () if words[0] == "result" else (f"--data-dir={scratch}/d",)
+    done = cli(*words, *where)
     text = done.stdout + done.stderr
     assert (done.returncode == 0) == (words[0] == "config"), done
     assert text and "hun" not in text and "ter2" not in text, done

@@ -102,9 +102,82 @@ static void malformed_listen_addresses_refused(void **state)
 	}
 }
 
+static bool is_hidden(const char *shown)
+{
+	return strcmp(shown, "***") == 0 || strcmp(shown + strcspn(shown, ":"), "://***") == 0;
+}
+
+/* "X" and "hunter2" are passwords, or parts of them. */
+static void of_addresses_only_what_holds_no_secret_is_shown(void **state)
+{
+	static const struct {
+		const char *url, *shown;
+	} cases[] = {
+		{"memory:", "memory:"},
+		{"local:", "local:"},
+		{"sqlite:/var/lib/kiln/a@b.db", "sqlite:/var/lib/kiln/a@b.db"},
+		{"postgresql://h/d", "postgresql://h/d"},
+		{"postgresql:///d", "postgresql:///d"},
+		{"postgresql://u:X@h,h-2.x:5433/d_1", "postgresql://***@h,h-2.x:5433/d_1"},
+		{"amqp://u:X@[::1]:5672,h/%2Fv", "amqp://***@[::1]:5672,h/%2Fv"},
+		{"amqp://u@h?heartbeat=9", "amqp://***@h?***"},
+		{"redis://:X@127.0.0.1:6379/0", "redis://***@127.0.0.1:6379/0"},
+		{"redis://X@h", "redis://***@h"},
+		{"redis://:hun@ter2@127.0.0.1:1/0", "redis://***@127.0.0.1:1/0"},
+		{"http://u:X@h:4318", "http://***@h:4318"},
+		{"http://u:X@h:4318/v1/traces", "http://***@h:4318/v1/traces"},
+		{"https://h/a~b?token=X", "https://h/a~b?***"},
+		{"postgresql://h/d?user=u&password=X", "postgresql://h/d?***"},
+		{"postgresql://h/d?user=u&pass%77ord=X", "postgresql://h/d?***"},
+
+		/* The form of another thing than it is: nothing behind the scheme. */
+		{"postgresql://u:hun/ter2@h/d", "postgresql://***"},
+		{"postgresql://u:12/ter2@h/d", "postgresql://***"},
+		{"postgresql://u:12?ter2@h/d", "postgresql://***"},
+		{"postgresql://u:12#ter2@h/d", "postgresql://***"},
+		{"postgresql://u:X", "postgresql://***"},
+		{"amqp://u:X/v", "amqp://***"},
+		{"amqp://u:hun ter2@h h/v", "amqp://***"},
+		{"amqp://u:X@h,/v", "amqp://***"},
+		{"amqp://u:X@h:99999/v", "amqp://***"},
+		{"amqp://u:X@[::1/v", "amqp://***"},
+		{"redis://h/0#X", "redis://***"},
+		{"redis://h/0 X", "redis://***"},
+
+		/* No URL: nothing at all. */
+		{"", "***"},
+		{"host=127.0.0.1 password=X", "***"},
+		{"memory:X", "***"},
+		{"sqlite:postgresql://u:X@h", "***"},
+		{"http:u:X@h", "***"},
+		{"u:X@h", "***"},
+		{"amqp:u:X@h", "***"},
+		{"amqp//u:X@h", "***"},
+		{"amqp:/u:X@h", "***"},
+		{"postgresql:u:X@h/d", "***"},
+		{"redis:u:X@h", "***"},
+		{"://u:X@h", "***"},
+		{"X", "***"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		char text[URL_SHOWN_MAX], small[12];
+		bool whole = url_show(cases[i].url, text, sizeof text);
+
+		assert_string_equal(text, cases[i].shown);
+		if (whole != !is_hidden(text))
+			fail_msg("\"%s\" was %staken", cases[i].url, whole ? "" : "not ");
+		(void)url_show(cases[i].url, small, sizeof small);
+		if (strlen(text) >= sizeof small)
+			assert_string_equal(small, "***");
+	}
+}
+
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(scheme_is_told_with_its_rest),
 	cmocka_unit_test(listen_addresses_parsed_and_formatted),
+	cmocka_unit_test(of_addresses_only_what_holds_no_secret_is_shown),
 	cmocka_unit_test(malformed_listen_addresses_refused),
 };
 

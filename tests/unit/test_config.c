@@ -188,7 +188,7 @@ static void print_names_origin_and_masks_password(void **state)
 	assert_non_null(strstr(text, file_path));
 	assert_non_null(strstr(text, "  cpu_ms: 2500ms "));
 	assert_non_null(strstr(text, "# KILN_LIMITS_CPU_MS\n"));
-	assert_non_null(strstr(text, "\"postgresql://me:***@db/kiln\""));
+	assert_non_null(strstr(text, "\"postgresql://***@db/kiln\""));
 	assert_null(strstr(text, "me:secret"));
 }
 
