@@ -11,7 +11,7 @@ const char cmd_api_usage[] =
 	"(`kiln scheduler`) that use the same store, queue and cache. Any number may be started;\n"
 	"each answers for all tasks.\n"
 	"\n"
-	"  --store URL         postgresql://USER@HOST:PORT/DATABASE\n"
+	"  --store URL         postgresql://USER:PASSWORD@HOST:PORT/DATABASE\n"
 	"  --queue URL         amqp://USER:PASSWORD@HOST:PORT/VHOST\n"
 	"  --cache URL         redis://HOST:PORT/DB\n"
 	"  --listen ADDR:PORT  where to serve the API (default: 127.0.0.1:8080)\n"

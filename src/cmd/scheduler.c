@@ -9,7 +9,7 @@ const char cmd_scheduler_usage[] =
 	"Takes tasks from the queues and has them run. Any number may be started, on any\n"
 	"machines; tasks of one that is lost are run by the others.\n"
 	"\n"
-	"  --store URL         postgresql://USER@HOST:PORT/DATABASE\n"
+	"  --store URL         postgresql://USER:PASSWORD@HOST:PORT/DATABASE\n"
 	"  --queue URL         amqp://USER:PASSWORD@HOST:PORT/VHOST\n"
 	"  --cache URL         redis://HOST:PORT/DB\n"
 	"  --pods local:       runners of its own, on this machine (default)\n"

@@ -49,7 +49,7 @@ struct store_req {
 };
 
 struct store_config {
-	const char *url;	 /* "sqlite:PATH" or "postgresql://USER@HOST:PORT/DATABASE" */
+	const char *url; /* "sqlite:PATH" or "postgresql://USER:PASSWORD@HOST:PORT/DATABASE" */
 	int64_t busy_timeout_ms; /* SQLite: for another process that holds the write lock */
 	bool outbox;		 /* PostgreSQL: tasks that become queued are noted in the outbox */
 };

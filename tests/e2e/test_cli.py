@@ -73,6 +73,8 @@ def test_config_keys_tell_every_kind_of_address(cli):
     text = cli("config", "--keys").stdout
     for url in ("sqlite:PATH", "postgresql://", "memory:", "amqp://", "redis://"):
         assert url in text, url
+    for role in ("api", "scheduler"):
+        assert "postgresql://USER:PASSWORD@HOST:PORT/DATABASE\n" in cli(role, "--help").stdout, role
 
 
 @pytest.mark.parametrize("words", [
