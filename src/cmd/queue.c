@@ -328,7 +328,8 @@ static int print(struct view *v, bool as_json, int (*action)(struct view *, stru
 	return r;
 }
 
-/* Where the broker cannot be asked, what is in the store is shown before that is said. */
+/* Where the broker cannot be asked, or refuses, what is in the store is shown before that is said;
+ * not where the queue's URL names none. */
 static int run(const struct config *c, bool as_json, int (*action)(struct view *, struct err *),
 	       struct err *e)
 {
@@ -343,7 +344,7 @@ static int run(const struct config *c, bool as_json, int (*action)(struct view *
 	asked = queue_inspector_new(c->queue, &inspector, &away);
 	v.languages = languages;
 	v.inspector = inspector;
-	if (asked == 0 || (asked == -ENOTCONN && action == show))
+	if (asked == 0 || (action == show && asked != -EINVAL && asked != -EOPNOTSUPP))
 		r = print(&v, as_json, action, e);
 	return r == 0 && asked < 0 ? err_set(e, asked, "%s", away.msg) : r;
 }

@@ -13,7 +13,7 @@
 
 struct queue_inspector;
 
-/* -EOPNOTSUPP where the queue is inside of its server. */
+/* -EOPNOTSUPP where the queue is inside of its server, -EINVAL where the URL is wrong. */
 int queue_inspector_new(const char *url, struct queue_inspector **ret_inspector, struct err *e);
 void queue_inspector_free(struct queue_inspector *i);
 DEFINE_CLEANUP(struct queue_inspector, queue_inspector_free);

@@ -106,6 +106,18 @@ def test_kiln_queue_shows_the_outbox_while_the_broker_is_away(make_cluster):
     assert "Outbox: 3 tasks wait" in shown.stdout, shown
     assert c.kiln("queue", "replay", *c.shared[:2], check=False).stdout == ""
 
+    # Nor when the broker is there and refuses.
+    at = urllib.parse.urlsplit(os.environ["KILN_TEST_RABBITMQ_URL"])
+    for login, path, said in ((f"nobody:{c.name}", "/", "refused"),
+                              (f"{at.username}:{at.password}", f"/{c.name}", "virtual host")):
+        broker = f"--queue=amqp://{login}@{at.hostname}:{at.port}{path}"
+        shown = c.kiln("queue", c.shared[0], broker, check=False)
+        assert (shown.returncode, "Outbox: 3 tasks wait" in shown.stdout) == (1, True), shown
+        assert said in shown.stderr, shown
+        assert c.kiln("queue", "replay", c.shared[0], broker, check=False).stdout == ""
+    for broker in ("--queue=memory:", "--queue=amqp:nowhere"):
+        assert c.kiln("queue", c.shared[0], broker, check=False).stdout == ""
+
 
 def test_store_that_says_nothing_is_named_and_no_limit_is_waived(make_cluster):
     c = make_cluster(apis=1, schedulers=0, runners=0).wait_ready()
