@@ -137,7 +137,9 @@ static int key_unlock(struct store_session *s, const struct words *w, struct err
 			       "a key is in force: revoke it first (see `kiln keys list`)");
 	if (s->code < 0)
 		return err_errno(e, s->code, "could not forget the keys");
-	(void)fputs("No key is asked for any more, from the next start of a server on.\n", stderr);
+	(void)fputs(r.n ? "No key is asked for any more, from the next start of a server on.\n"
+			: "There are no keys: nothing is locked.\n",
+		    stderr);
 	return 0;
 }
 
@@ -152,7 +154,7 @@ static const struct action {
 	{"unlock", false, false, key_unlock},
 };
 
-/* Takes "--tenant TENANT" out; the rest is the configuration's. */
+/* Takes "--tenant TENANT" out; the rest is the configuration's. argv[0] is the last word. */
 static int take_tenant(int *argc, char **argv, const char **ret_tenant, struct err *e)
 {
 	static const char option[] = "--tenant";
@@ -176,11 +178,16 @@ static int take_tenant(int *argc, char **argv, const char **ret_tenant, struct e
 static int read_words(const struct action *a, int *argc, char **argv, struct words *w,
 		      struct err *e)
 {
+	if (take_tenant(argc, argv, &w->tenant, e) < 0)
+		return -EINVAL;
+	if (w->tenant && !a->takes_tenant)
+		return err_set(e, -EINVAL, "`kiln keys %s` takes no --tenant: only add does",
+			       a->name);
 	if (!a->takes_name)
 		return 0;
-	w->name = w->tenant = argv[0];
-	if (a->takes_tenant && take_tenant(argc, argv, &w->tenant, e) < 0)
-		return -EINVAL;
+	w->name = argv[0];
+	if (!w->tenant)
+		w->tenant = w->name;
 	if (store_session_check_name(w->name, e) < 0 || store_session_check_name(w->tenant, e) < 0)
 		return -EINVAL;
 	return 0;
@@ -206,11 +213,15 @@ int cmd_keys(int argc, char **argv)
 	struct err e = {""};
 	int skip;
 
+	if (argc > 2 && (str_eq(argv[2], "--help") || str_eq(argv[2], "-h"))) {
+		(void)fputs(cmd_keys_usage, stdout);
+		return EXIT_OK;
+	}
 	for (size_t i = 0; argc > 1 && i < ARRAY_SIZE(actions); i++)
 		if (str_eq(argv[1], actions[i].name))
 			a = &actions[i];
 	/* A forgotten name: the option behind it is not meant as one. */
-	if (!a || (a->takes_name && argc < 3) || (a->takes_tenant && argv[2][0] == '-')) {
+	if (!a || (a->takes_name && (argc < 3 || argv[2][0] == '-'))) {
 		(void)fputs(cmd_keys_usage, stderr);
 		return EXIT_WRONG_USE;
 	}

@@ -39,6 +39,7 @@ void store_key_revoke(struct store *s, struct store_key_revoke *r);
 /* Forgets all keys, so that it is as if there never was one. -EBUSY where one is in force. */
 struct store_key_forget {
 	struct store_req req;
+	size_t n; /* out: how many there were */
 };
 void store_key_forget(struct store *s, struct store_key_forget *r);
 

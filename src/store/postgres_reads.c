@@ -236,8 +236,12 @@ static int bind_key_forget(struct store_req *req, struct pg_params *p, enum pg_s
 
 static int read_key_forget(struct store_req *req, const PGresult *res)
 {
-	(void)req;
-	return pg_number(res, 0, 0) ? -EBUSY : 0;
+	struct store_key_forget *r = container_of(req, struct store_key_forget, req);
+
+	if (pg_number(res, 0, 0))
+		return -EBUSY;
+	r->n = (size_t)pg_number(res, 0, 1);
+	return 0;
 }
 
 const struct pg_verb pg_verb_key_forget = {PG_WRITE, NULL, bind_key_forget, read_key_forget, NULL};

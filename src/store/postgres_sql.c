@@ -190,7 +190,7 @@ const struct pg_statement pg_statements[_PG_SQL_MAX] = {
 			       " FOR UPDATE),"
 			       " gone AS (DELETE FROM api_key WHERE name IN (SELECT name FROM k)"
 			       " AND NOT EXISTS (SELECT FROM k WHERE revoked = 0))"
-			       " SELECT count(*) FROM k WHERE revoked = 0",
+			       " SELECT count(*) FILTER (WHERE revoked = 0), count(*) FROM k",
 			       TYPES(0), IN(PG_WRITE)},
 	[PG_SQL_KEY_LIST] = {"key_list",
 			     "SELECT name, tenant, hash, created, revoked FROM api_key"

@@ -44,17 +44,20 @@ int sqlite_key_revoke(struct sqlite_conn *c, struct store_req *req)
 /* The writer's transaction keeps others from adding one in between. */
 int sqlite_key_forget(struct sqlite_conn *c, struct store_req *req)
 {
+	struct store_key_forget *r = container_of(req, struct store_key_forget, req);
 	AUTO_STMT sqlite3_stmt *in_force = conn_stmt(c, SQL_KEY_IN_FORCE);
 	AUTO_STMT sqlite3_stmt *forget = conn_stmt(c, SQL_KEY_FORGET);
 	int rc;
 
-	(void)req;
 	if (!in_force || !forget)
 		return c->failed;
 	rc = conn_step(c, in_force);
 	if (rc != 0)
 		return rc < 0 ? rc : -EBUSY;
-	return conn_step(c, forget);
+	rc = conn_step(c, forget);
+	if (rc == 0)
+		r->n = (size_t)sqlite3_changes(c->db);
+	return rc;
 }
 
 static int read_key(sqlite3_stmt *st, struct store_key *k)

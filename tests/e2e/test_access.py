@@ -149,10 +149,19 @@ def test_server_whose_last_key_is_revoked_stays_locked(make_server, cli):
 
 @pytest.mark.parametrize("words,hint", [
     (["add", "b", "--tenant"], "needs a value"), (["add", "b", "--tenant", "a/b"], "no name"),
-    (["revoke", "b", "--tenant", "b"], "--tenant"), (["add"], "usage"), (["lost"], "usage")])
+    (["revoke", "b", "--tenant", "b"], "takes no --tenant"), (["list", "--tenant=b"], "takes no --tenant"),
+    (["unlock", "--tenant", "b"], "takes no --tenant"), (["revoke", "--store=x:"], "usage"), (["add"], "usage"), (["lost"], "usage")])
 def test_wrong_key_commands_say_what_is_wrong(cli, scratch, words, hint):
     done = cli("keys", *words, "--data-dir", str(scratch))
     assert done.returncode == 64 and hint in done.stderr, done
+
+
+def test_keys_tell_their_usage_and_that_there_are_none(cli, scratch):
+    for words in (["revoke", "--help"], ["add", "-h"], ["list", "--help"]):
+        done = cli("keys", *words, "--data-dir", str(scratch))
+        assert (done.returncode, done.stdout[:16], done.stderr) == (0, "usage: kiln keys", ""), done
+    done = cli("keys", "unlock", "--data-dir", str(scratch))
+    assert done.returncode == 0 and "There are no keys" in done.stderr, done
 
 
 def test_tenant_that_submits_too_fast_is_told_when_to_come_again(make_server, cli):

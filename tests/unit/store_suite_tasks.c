@@ -532,6 +532,7 @@ static void keys_forgotten_only_when_all_are_revoked(void **state)
 	struct store_key_forget forget = {0};
 
 	assert_int_equal(RUN(key_forget, f, &forget), 0);
+	assert_int_equal(forget.n, 0);
 	assert_int_equal(add_key(f, "a", "t", 1), 0);
 	assert_int_equal(add_key(f, "b", "t", 2), 0);
 	assert_int_equal(RUN(key_revoke, f, &revoke), 0);
@@ -542,6 +543,7 @@ static void keys_forgotten_only_when_all_are_revoked(void **state)
 	revoke.name = "b";
 	assert_int_equal(RUN(key_revoke, f, &revoke), 0);
 	assert_int_equal(RUN(key_forget, f, &forget), 0);
+	assert_int_equal(forget.n, 2);
 	assert_int_equal(RUN(key_list, f, &list), 0);
 	assert_int_equal(list.n, 0);
 }

@@ -522,6 +522,7 @@ static void keys_forgotten_twice_at_once(void **state)
 	assert_int_equal(w.pending, 1);
 	(void)run_sql("COMMIT");
 	assert_int_equal(wait_all(f, &w), 0);
+	assert_int_equal(forget.n, 1);
 	assert_int_equal(count_keys(f, &in_force), 0);
 }
 
