@@ -10,6 +10,8 @@ PREFIX ?= /usr/local
 # make run: arguments for "kiln serve".  make bench: arguments for bench/run.py.
 # make test-e2e: arguments for pytest.
 ARGS ?=
+# make census: how many tasks.
+TASKS ?= 10000
 # make fuzz: seconds for each target.
 SECONDS_EACH ?= 300
 
@@ -19,7 +21,7 @@ MESON_FUZZ    = --werror --buildtype=debugoptimized -Db_sanitize=address,undefin
 	-Dc_args=-fsanitize=fuzzer-no-link
 
 .DEFAULT_GOAL := help
-.PHONY: help deps run build build-asan build-fuzz test test-quick test-e2e test-stack test-chaos test-hostile chaos stack stack-down bench pool-sim fuzz check \
+.PHONY: help deps run build build-asan build-fuzz test test-quick test-e2e test-stack test-chaos test-hostile census chaos stack stack-down bench pool-sim fuzz check \
 	reports format install clean
 
 help: ## this list
@@ -79,6 +81,10 @@ test-chaos: ## a load while parts are killed, stopped and cut off: nothing accep
 
 test-hostile: ## programs that attack, bomb and flood, beside ordinary ones: nothing gets out or is left
 	@$(PYTHON) tools/test.py hostile
+
+census: build ## ten thousand tasks that leave things behind, and what is left of them; TASKS=100000
+	KILN_BUILD=$(BUILD) KILN_HOSTILE_TASKS=$(TASKS) $(PYTHON) -B -m pytest -s -p no:cacheprovider \
+		tests/hostile/test_census.py $(ARGS)
 
 chaos: build ## the same in random order for ten minutes: make chaos ARGS="--minutes 60 --seed 1"
 	@eval "$$(tools/stack.sh up)" && KILN_BUILD=$(BUILD) $(PYTHON) tests/chaos/chaos.py $(ARGS)

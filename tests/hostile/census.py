@@ -2,6 +2,7 @@
 """What of a server's tasks can be seen on the host. Equal before and after, or something was left."""
 
 import os
+import re
 
 import harness
 from attack import MARK
@@ -47,15 +48,53 @@ def mounts(server):
                   if server.directory in line or MARK in line or "kiln-box" in line)
 
 
+def members(group):
+    """How many processes are in groups below it: those of boxes that wait. And groups that are of no
+    box: the other ones may be kept empty for the next use."""
+    below = [name for name in os.listdir(group) if os.path.isdir(os.path.join(group, name))]
+    return (sum(len(lines(os.path.join(group, name, "cgroup.procs"))) for name in below),
+            [name for name in below if not re.fullmatch(r"b\d+", name)])
+
+
 def cgroups(server):
+    """Those of our spawners, and how many processes are in the leaves that they keep."""
     pids = {str(p) for p in server.tree()}
     found = []
     for where, folders, _ in os.walk("/sys/fs/cgroup"):
         for name in folders:
             parts = name.split(".")
             if MARK in name or (parts[0] == "kiln-sandbox" and len(parts) > 2 and parts[2] in pids):
-                found.append(os.path.join(where, name))
-    return [os.path.dirname(path) for path in sorted(found)]  # names have a number that grows
+                path = os.path.join(where, name)
+                found.append((path, members(path)))
+    return sorted(found)
+
+
+def sockets():
+    return sorted(line.split()[-1] for line in lines("/proc/net/unix") if MARK in line and "@" in line)
+
+
+def locks():
+    """Of nobody who lives: then somebody else has the open file."""
+    found = [line.split() for line in lines("/proc/locks")]
+    return sorted(" ".join(w[1:]) for w in found
+                  if w[1] != "->" and w[4].isdigit() and not os.path.exists(f"/proc/{w[4]}"))
+
+
+def descriptors(pids):
+    """How many these processes have open."""
+    count = 0
+    for pid in pids:
+        try:
+            count += len(os.listdir(f"/proc/{pid}/fd"))
+        except OSError:
+            pass
+    return count
+
+
+def memory_kib(pids):
+    """Their own, resident now."""
+    return sum(int(line.split()[1]) for pid in pids for line in lines(f"/proc/{pid}/smaps_rollup")
+               if line.startswith("Private_"))
 
 
 def ipc():
@@ -97,4 +136,5 @@ def files(server):
 
 def take(server):
     return {"processes": processes(), "mounts": mounts(server), "cgroups": cgroups(server), "ipc": ipc(),
-            "keys": keys(), "files": files(server), "tree": tree(server)}
+            "keys": keys(), "files": files(server), "tree": tree(server), "sockets": sockets(),
+            "locks": locks()}

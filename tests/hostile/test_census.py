@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many tasks that leave things behind, and a census of the host before and after; and the census itself,
+which must see each kind of thing that could be left. Some hundred tasks by default, `make census` runs
+ten thousand: KILN_HOSTILE_TASKS and KILN_HOSTILE_SEED say how many and which."""
+
+import concurrent.futures
+import contextlib
+import ctypes
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+import census
+import harness
+import leavers
+from attack import MARK
+from test_hostile import assert_equal, run_one, settled, warm
+
+AT_A_TIME = 4
+ROOT = pytest.mark.skipif(os.getuid() != 0, reason="needs root: the sandbox has ids of its own")
+
+
+def test_nothing_is_left_after_many(server):
+    count = int(os.environ.get("KILN_HOSTILE_TASKS", "600"))
+    seed = int(os.environ.get("KILN_HOSTILE_SEED", random.SystemRandom().randrange(1 << 32)))
+    print(f"KILN_HOSTILE_TASKS={count} KILN_HOSTILE_SEED={seed}")
+    rng = random.Random(seed)
+    warm(server)
+    for one in leavers.QUICK + leavers.SLOW:  # what is made once per kind is made
+        assert not run_one(server, one), run_one(server, one)
+    before, spawners, runners = settled(server), server.spawners(), server.pids("kiln-runner")
+    held = {name: (census.descriptors(pids), census.memory_kib(pids))
+            for name, pids in (("spawners", spawners), ("runners", runners))}
+    start = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(AT_A_TIME) as pool:
+        wrong = [w for found in pool.map(lambda one: run_one(server, one), leavers.mixed(count, rng))
+                 for w in found]
+    print(f"{count} tasks in {time.monotonic() - start:.0f} s, {len(wrong)} wrong")
+    assert not wrong, "\n".join(wrong[:20])
+    assert_equal(server, before)
+    assert server.spawners() == spawners and server.pids("kiln-runner") == runners, "one had to be started again"
+    grown = {name: (census.descriptors(pids) - held[name][0], census.memory_kib(pids) - held[name][1])
+             for name, pids in (("spawners", spawners), ("runners", runners))}
+    print("more than before:", ", ".join(f"{name} {fds} descriptors, {kib} KiB"
+                                         for name, (fds, kib) in grown.items()))
+    # Of network namespaces in reserve, whose number varies; a runner keeps what it compiled.
+    assert grown["spawners"][0] < 40 and grown["spawners"][1] < 256
+    assert grown["runners"][0] < 40 + count / 50 and grown["runners"][1] < 8192
+
+
+# What could be left, one of each. A plant is a context that undoes it.
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@contextlib.contextmanager
+def as_task(code):
+    """A process of another program's, with an id of a sandbox, as long as the context lasts."""
+    child = subprocess.Popen([sys.executable, "-c", f"{code}\nprint(flush=True)\nimport time\ntime.sleep(60)"],
+                             user=census.UID_BASE + 1, group=census.UID_BASE + 1, extra_groups=[],
+                             stdout=subprocess.PIPE)
+    child.stdout.readline()
+    try:
+        yield
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def process(_):
+    return as_task("pass")
+
+
+@contextlib.contextmanager
+def mount(server):
+    path = os.path.join(server.directory, "planted")
+    os.makedirs(path, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", MARK, path], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", path], check=True)
+        os.rmdir(path)
+
+
+def a_group(server):
+    paths = [os.path.join(where, name) for where, names, _ in os.walk("/sys/fs/cgroup") for name in names
+             if name.startswith("kiln-sandbox.") and name.split(".")[2] in map(str, server.spawners())]
+    return paths[0] if paths else "/sys/fs/cgroup"
+
+
+@contextlib.contextmanager
+def group(server):
+    path = os.path.join(a_group(server), f"b{MARK}")
+    os.mkdir(path)
+    try:
+        yield
+    finally:
+        os.rmdir(path)
+
+
+@contextlib.contextmanager
+def live_group(server):
+    """One with a process in it, which is none of the server's by its id or its parent."""
+    path = os.path.join(a_group(server), f"b{MARK}")
+    os.mkdir(path)
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        with open(os.path.join(path, "cgroup.procs"), "w", encoding="ascii") as f:
+            f.write(str(child.pid))
+        yield
+    finally:
+        child.kill()
+        child.wait()
+        harness.wait_until(lambda: not census.lines(os.path.join(path, "cgroup.procs")))
+        os.rmdir(path)
+
+
+@contextlib.contextmanager
+def sysv(kind):
+    get, control = getattr(LIBC, f"{kind}get"), getattr(LIBC, f"{kind}ctl")
+    made = get(*{"shm": (0x4b494c4e, 4096, 0o1666), "sem": (0x4b494c4e, 1, 0o1666),
+                 "msg": (0x4b494c4e, 0o1666)}[kind])
+    assert made >= 0
+    try:
+        yield
+    finally:
+        control(*((made, 0, 0) if kind == "sem" else (made, 0, None)))
+
+
+def key(_):
+    """Of a task's user, in a keyring that goes with the process."""
+    return as_task("import ctypes\nassert ctypes.CDLL(None).syscall(248, b'user', b'kiln-hostile', b'x', 1, "
+                   "-2) > 0")
+
+
+@contextlib.contextmanager
+def abstract_socket(_):
+    with socket.socket(socket.AF_UNIX) as s:
+        s.bind(f"\0{MARK}")
+        yield
+
+
+@contextlib.contextmanager
+def file(_):
+    path = f"/dev/shm/{MARK}-left"
+    with open(path, "w", encoding="utf-8"):
+        pass
+    try:
+        yield
+    finally:
+        os.unlink(path)
+
+
+@contextlib.contextmanager
+def lock(_):
+    """Of a process that is gone: the description lives on in another one."""
+    path = f"/tmp/{MARK}-test-lock"
+    with open(path, "w", encoding="utf-8") as f:
+        child = subprocess.run([sys.executable, "-c", f"import fcntl\nfcntl.flock({f.fileno()}, fcntl.LOCK_EX)"],
+                               pass_fds=[f.fileno()], check=True)
+        assert child.returncode == 0
+        try:
+            yield
+        finally:
+            os.unlink(path)
+
+
+PLANTS = {
+    "process": process, "mount": mount, "group": group, "group with a process": live_group,
+    "shared memory": lambda _: sysv("shm"), "semaphore": lambda _: sysv("sem"),
+    "message queue": lambda _: sysv("msg"), "key": key, "abstract socket": abstract_socket, "file": file,
+    "lock": lock,
+}
+
+
+@ROOT
+@pytest.mark.parametrize("name", PLANTS)
+def test_census_sees(server, name):
+    before = settled(server)
+    with PLANTS[name](server):
+        assert census.take(server) != before, "the census is blind"
+    assert_equal(server, before)
