@@ -277,7 +277,7 @@ FILES = [
            "os.write(f, b'x' * (1 << 20)); n += 1\n    print('ESCAPED')\n"
            "except OSError as e: print('refused:', n)\n", {"ok", "memory_limit"}, limits=MEMORY),
     attack("files", "remove-everything", "bash",
-           "rm -rf --no-preserve-root / 2>/dev/null; exec 2>/dev/null; echo end", "ok", "end"),
+           "rm -rf --no-preserve-root / 2>/dev/null; exec 2>/dev/null; echo end", {"ok", "time_limit"}, "end"),
     attack("files", "write-everywhere", "bash", "for d in / /usr /etc /bin /lib /proc /dev /usr/share "
            "/usr/lib; do ( echo x > $d/kiln-hostile ) 2>/dev/null && echo ESCAPED $d; done; echo end",
            {"ok"}, "end"),

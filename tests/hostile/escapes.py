@@ -242,6 +242,22 @@ COMPILER = [
     compiled("many-warnings", "#warning x\n" * 20000 + EMPTY, BUILT),
     compiled("pragma-output", '#pragma GCC dependency "/etc/shadow"\n' + EMPTY, BUILT, hides=(SECRET,)),
     compiled("unclosed", "int main(void) {" * 5000),
+    compiled("cpp-template-depth", "template<int N> struct A { static const int v = A<N + 1>::v; };\n"
+             "int main() { return A<0>::v; }\n", language="cpp"),
+    compiled("cpp-template-names", "template<class... T> struct L {};\n"
+             "template<int N, class... T> struct A : A<N - 1, L<T...>, L<T..., T...>> {};\n"
+             "template<class... T> struct A<0, T...> {};\nint main() { A<40, int>::nothing(); }\n",
+             language="cpp"),
+    compiled("cpp-constexpr-loop", "constexpr int f() { int n = 0; for (;;) n ^= 1; return n; }\n"
+             "constexpr int x = f();\nint main() { return x; }\n", language="cpp"),
+    compiled("cpp-include-shadow", f'#include "/etc/shadow"\n{EMPTY}', language="cpp", hides=(SECRET,)),
+    compiled("cpp-has-include", '#if __has_include("/etc/shadow") || __has_include("/root/.profile") || '
+             '__has_include("/var/lib/kiln/kiln.db")\n#error ESCAPED\n#endif\n' + EMPTY, "ok", language="cpp"),
+    compiled("cpp-incbin", 'asm(".incbin \\"/proc/self/environ\\"");\n' + EMPTY, BUILT, language="cpp"),
+    compiled("cpp-errors", "template<class T> struct A { typename T::" + "x::" * 300 + "y z; };\n" +
+             "A<int> a;\n" * 3000 + EMPTY, language="cpp"),
+    compiled("long-line", "int main(void) { return 0" + " + 1" * 200000 + "; }\n", BUILT),
+    compiled("digraph-of-lines", "#line 1 \"/etc/shadow\"\nint main(void) { return nothing; }\n", hides=(SECRET,)),
     compiled("java-include", "import java.nio.file.*; @interface A {} class Main { static { } "
         "public static void main(String[] a) throws Exception { int x = ; } }", language="java"),
     compiled("java-deep", java("int x = " + "(" * 20000 + "1" + ")" * 20000 + ";"), language="java"),
@@ -257,6 +273,17 @@ CHANNELS = {
     "socket.socket(socket.AF_UNIX).connect_ex('\\0kiln-hostile') == 0"),
     "tcp": ("tcp.bind(('127.0.0.1', 4242)); tcp.listen()",
     "socket.socket().connect_ex(('127.0.0.1', 4242)) == 0"),
+    "udp": ("udp.bind(('127.0.0.1', 4243))",
+            "':1093 ' in open('/proc/net/udp').read()"),
+    "unix-path": ("keep.bind('/tmp/kiln-hostile-socket'); keep.listen()",
+                  "socket.socket(socket.AF_UNIX).connect_ex('/tmp/kiln-hostile-socket') == 0"),
+    "fifo": ("os.mkfifo('/tmp/kiln-hostile-fifo')", "os.path.exists('/tmp/kiln-hostile-fifo')"),
+    "open-file": ("leak = open('/tmp/kiln-hostile-open', 'w'); os.unlink('/tmp/kiln-hostile-open')",
+                  "any('kiln-hostile-open' in os.readlink(f'/proc/{p}/fd/{n}') for p in os.listdir('/proc') if "
+                  "p.isdigit() and os.access(f'/proc/{p}/fd', os.R_OK) for n in os.listdir(f'/proc/{p}/fd') "
+                  "if os.path.lexists(f'/proc/{p}/fd/{n}'))"),
+    "memory-map": ("keep_map = open('/dev/shm/kiln-hostile-map', 'w+'); keep_map.truncate(4096)",
+                   "os.path.exists('/dev/shm/kiln-hostile-map')"),
     "sysv-shm": ("libc.shmget(0x4b494c4e, 4096, 0o1666)", "libc.shmget(0x4b494c4e, 0, 0) >= 0"),
     "sysv-queue": ("libc.msgget(0x4b494c4e, 0o1666)", "libc.msgget(0x4b494c4e, 0) >= 0"),
     "sysv-semaphore": ("libc.semget(0x4b494c4e, 1, 0o1666)", "libc.semget(0x4b494c4e, 0, 0) >= 0"),
@@ -268,7 +295,8 @@ CHANNELS = {
 }
 TOOLS = ("import ctypes, os, socket, subprocess, time\nlibc = ctypes.CDLL(None)\n"
          "libc.sem_open.restype = ctypes.c_void_p\n"
-         "keep = socket.socket(socket.AF_UNIX)\ntcp = socket.socket()\n")
+         "keep = socket.socket(socket.AF_UNIX)\ntcp = socket.socket()\n"
+         "udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n")
 LEAVE = "{0}\nprint('left', flush=True)\ntime.sleep({2})\n"
 FIND = ("end = time.monotonic() + {2}\nwhile True:\n    if {1}: print('FOUND ESCAPED'); break\n"
         "    if time.monotonic() > end: print('nothing found'); break\n    time.sleep(0.05)\n")

@@ -206,7 +206,8 @@ ENDS = ("stay stopped zombies ignores sysv posix files abstract network locks in
         "clocks scheduling").split()
 OTHERS = {  # how they end, with which limits
     "fork_bomb": ({"memory_limit", "time_limit"}, SHORT), "spin": ("time_limit", BUSY), "asleep": ("time_limit", SHORT),
-    "full": ({"ok", "memory_limit"}, LIMITS), "stop_all": ("time_limit", SHORT), "crash": ("signalled", LIMITS), "kill_all": ("signalled", LIMITS),
+    "full": ({"ok", "memory_limit"}, LIMITS), "stop_all": ("time_limit", SHORT),
+    "crash": ("signalled", LIMITS), "kill_all": ("signalled", LIMITS),
     "flood": ("output_limit", LIMITS), "memory": ({"memory_limit", "time_limit"}, LIMITS),
 }
 

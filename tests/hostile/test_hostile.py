@@ -37,7 +37,7 @@ def test_table_is_what_it_says():
     names = [a.name for a in ATTACKS]
     assert len(set(names)) == len(names), [n for n, k in collections.Counter(names).items() if k > 1]
     assert len({(a.language, a.code, a.stdin, a.args) for a in ATTACKS}) == len(ATTACKS) >= 120
-    assert {a.language for a in ATTACKS} == {"c", "python", "java", "javascript", "bash"}
+    assert {a.language for a in ATTACKS} == {"c", "cpp", "python", "java", "javascript", "bash"}
 
 
 def milliseconds(task):
@@ -76,12 +76,37 @@ def complaints(one, task):
     return [f"{w}; printed {text[-300:]!r}" for w in wrong]
 
 
+LATE = collections.defaultdict(list)  # by limit: milliseconds over it
+
+
+def note_lateness(one, task):
+    """How long after its limit a task was ended, and how long its slot was taken for besides its run."""
+    usage, hit = task["usage"], task["limit_hit"]
+    if not usage or task["outcome"] == "compile_error":
+        return
+    name = {"wall_ms": "wall_ms", "cpu_ms": "cpu_ms"}.get(hit)
+    if name:
+        LATE[name].append((usage[name] - one.limits[name], one.name))
+    if not task["compile"]:
+        LATE["around the run"].append((milliseconds(task) - usage["wall_ms"], one.name))
+
+
+def lateness():
+    """Of all that ran: told, not asserted, since a busy machine is late with everything."""
+    for what, found in sorted(LATE.items()):
+        found = sorted(found, reverse=True)
+        at = [found[len(found) * p // 100][0] for p in (50, 10, 1)] + [found[0][0]]
+        yield (f"{what}: {len(found)} tasks, p50 {at[0]:.0f} ms, p90 {at[1]:.0f} ms, p99 {at[2]:.0f} ms, most "
+               f"{at[3]:.0f} ms; over 100 ms: {', '.join(n for ms, n in found if ms > 100) or 'none'}")
+
+
 def run_one(server, one):
     try:
         fields = {"limits": one.limits, "args": list(one.args)}
         if one.stdin:
             fields["stdin"] = one.stdin
         task = server.wait(server.submit(one.language, one.code, **fields), 120)
+        note_lateness(one, task)
         return [f"{one.name}: {w}" for w in complaints(one, task)]
     except (AssertionError, OSError) as e:
         return [f"{one.name}: {type(e).__name__}: {e}"]
@@ -135,6 +160,7 @@ def run_all(server, attacks):
     start = time.monotonic()
     with Neighbours(server) as beside, concurrent.futures.ThreadPoolExecutor(AT_A_TIME) as pool:
         wrong = [w for found in pool.map(lambda a: run_one(server, a), attacks) for w in found]
+    print("\n".join(lateness()))
     print(f"{len(attacks)} hostile and {beside.done} ordinary tasks in {time.monotonic() - start:.0f} s")
     assert not wrong, "\n".join(wrong)
     assert not beside.wrong, beside.wrong[:3]
