@@ -441,6 +441,27 @@ def descendants(pid):
     return found
 
 
+EXACT_MS = 20
+
+
+@test
+@promised_by("cgroup1", "cgroup2")
+def time_limits_are_exact():
+    """The median of five, since a busy machine may be late once; told for each."""
+    worst = []
+    for limit, names in (("cpu", ("burn", "burn_children", "burn_threads", "burn_ignored", "wild_fork_bomb")),
+                         ("wall", ("sleep", "stop", "burn", "wild_fork_bomb"))):
+        for name in names:
+            reports = [run(name, cpu="100ms" if limit == "cpu" else "30s",
+                           wall="100ms" if limit == "wall" else "30s").report for _ in range(5)]
+            assert {r["limit"] for r in reports} == {limit}, (name, reports)
+            over = sorted(r[f"{limit}_usec"] / 1000 - 100 for r in reports)
+            print(f"# {limit} limit of {name}: {over[2]:.1f} ms over, {over[-1]:.1f} at most")
+            worst.append((over[2], limit, name))
+            assert over[0] >= 0, reports
+    assert max(worst)[0] <= EXACT_MS, sorted(worst)
+
+
 # Files out.
 
 @test
