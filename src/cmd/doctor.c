@@ -35,11 +35,17 @@ static const struct {
 	{"sandbox", "a sandbox can be made"},
 	{"kernel", "kernel"},
 	{"limits", "limits are kept by (cgroup2 is best)"},
+	{"cgroups", "cgroups"},
+	{"cgroup2.delegated", "cgroup v2: ours, with controllers"},
 	{"seccomp", "seccomp: system calls are filtered"},
-	{"landlock", "landlock version"},
+	{"landlock", "landlock ABI"},
 	{"proc", "own /proc"},
 	{"two_ids", "task and init have different users"},
+	{"swap", "swap"},
 	{"swap_limit", "swap is limited"},
+	{"aslr", "addresses are random (ASLR, 2 is best)"},
+	{"apparmor", "AppArmor"},
+	{"apparmor_restricts_userns", "AppArmor restricts user namespaces"},
 	{"memory_peak", "peak of memory is known"},
 	{"cpu_rate", "shares of a CPU can be limited"},
 	{"network_pool", "network namespaces are pooled"},
@@ -191,6 +197,35 @@ static void print_line(const json_t *host, const char *key, const char *title)
 		(void)printf("      how to get it: %s\n", get);
 }
 
+static bool is_shown(const char *key, size_t len)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(shown); i++) {
+		if (strlen(shown[i].key) == len && memcmp(shown[i].key, key, len) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Whatever else the probe found to be missing. */
+static void print_other_costs(json_t *host)
+{
+	static const char suffix[] = ".cost";
+	const char *key;
+	json_t *value;
+
+	json_object_foreach(host, key, value)
+	{
+		size_t len = strlen(key), tail = strlen(suffix);
+		char name[KEY_MAX];
+
+		if (len <= tail || len - tail >= sizeof name || !str_eq(key + len - tail, suffix) ||
+		    is_shown(key, len - tail))
+			continue;
+		(void)snprintf(name, sizeof name, "%.*s", (int)(len - tail), key);
+		print_line(host, name, name);
+	}
+}
+
 /* One line for all of them: those that are there, and why others are not. */
 static void print_namespaces(json_t *host)
 {
@@ -224,6 +259,7 @@ static void print_host(json_t *host, bool all)
 			print_line(host, shown[i].key, shown[i].title);
 	}
 	print_namespaces(host);
+	print_other_costs(host);
 	if (!all)
 		return;
 	(void)puts("\nAll that was looked at:");

@@ -65,6 +65,10 @@ static const struct setting {
 } settings[] = {
 	{"aslr", "/proc/sys/kernel/randomize_va_space", "0",
 	 "memory errors of programs are easier to use", "sysctl kernel.randomize_va_space=2"},
+	{"aslr", "/proc/sys/kernel/randomize_va_space", "1",
+	 "the heap of a program is where it always is", "sysctl kernel.randomize_va_space=2"},
+	{"apparmor", "/sys/module/apparmor/parameters/enabled", NULL, NULL, NULL},
+	{"seccomp_actions", "/proc/sys/kernel/seccomp/actions_avail", NULL, NULL, NULL},
 	{"yama", "/proc/sys/kernel/yama/ptrace_scope", NULL, NULL, NULL},
 	{"apparmor_restricts_userns", "/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1",
 	 "an ordinary user cannot make sandboxes",
@@ -76,32 +80,66 @@ static const struct setting {
 	 "sysctl user.max_user_namespaces=10000"},
 	{"max_net_namespaces", "/proc/sys/user/max_net_namespaces", "0", "no sandbox can be made",
 	 "sysctl user.max_net_namespaces=10000"},
-	{"unprivileged_bpf_disabled", "/proc/sys/kernel/unprivileged_bpf_disabled", NULL, NULL,
-	 NULL},
+	{"unprivileged_bpf_disabled", "/proc/sys/kernel/unprivileged_bpf_disabled", "0",
+	 "users of this host (not tasks, whose calls are filtered) can load BPF programs",
+	 "sysctl kernel.unprivileged_bpf_disabled=2"},
 	{"dmesg_restrict", "/proc/sys/kernel/dmesg_restrict", NULL, NULL, NULL},
 };
 
 static void print_settings(void)
 {
+	const char *before = "";
+
 	for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
 		const struct setting *s = &settings[i];
-		char value[128];
+		char value[256] = "absent";
 
-		if (io_read_at(AT_FDCWD, s->path, value, sizeof(value)) < 0) {
-			(void)printf("%s=absent\n", s->name);
-			continue;
-		}
-		value[strcspn(value, "\n")] = 0;
-		(void)printf("%s=%s\n", s->name, value);
+		if (io_read_at(AT_FDCWD, s->path, value, sizeof(value)) >= 0)
+			value[strcspn(value, "\n")] = 0;
+		if (strcmp(before, s->name) != 0)
+			(void)printf("%s=%s\n", s->name, value);
+		before = s->name;
 		if (s->bad && strcmp(value, s->bad) == 0)
 			advise(s->name, s->cost, s->get);
 	}
 }
 
+/* Our own group of version 2, and what was handed down to it: limits can be set below it where it
+ * is ours to write and has the controllers. */
+static void print_delegation(const char *mount)
+{
+	char text[4096], path[4600], controllers[256] = "", *own, *end;
+	bool ours;
+
+	if (io_read_at(AT_FDCWD, "/proc/self/cgroup", text, sizeof(text)) < 0)
+		return;
+	own = strncmp(text, "0::", 3) == 0 ? text : strstr(text, "\n0::");
+	if (!own)
+		return;
+	own += strcspn(own, ":") + 2;
+	end = own + strcspn(own, "\n");
+	*end = 0;
+	(void)snprintf(path, sizeof(path), "%s%s/cgroup.controllers", mount, own);
+	(void)io_read_at(AT_FDCWD, path, controllers, sizeof(controllers));
+	controllers[strcspn(controllers, "\n")] = 0;
+	(void)snprintf(path, sizeof(path), "%s%s/cgroup.procs", mount, own);
+	ours = access(path, W_OK) == 0;
+	(void)printf("cgroup2.group=%s\ncgroup2.group_controllers=%s\n", own, controllers);
+	print_has(
+		"cgroup2.delegated",
+		ours && strstr(controllers, "memory") && strstr(controllers, "pids"),
+		ours ? "limits by cgroup v2 are not possible: no memory and pids controllers here"
+		     : "limits by cgroup v2 are not possible: the group belongs to somebody else",
+		"a systemd unit with Delegate=yes (systemd-run -p Delegate=yes --user --scope), or "
+		"cgroup_writable for the container; on a hybrid host boot with "
+		"systemd.unified_cgroup_hierarchy=1");
+}
+
 /* One line of each hierarchy, as the kernel lists it. */
 static void print_cgroups(void)
 {
-	char text[16384], *save = NULL;
+	char text[16384], *save = NULL, mount2[256] = "";
+	bool has1 = false;
 	int n = io_read_at(AT_FDCWD, "/proc/self/mountinfo", text, sizeof(text));
 
 	for (char *line = n < 0 ? NULL : strtok_r(text, "\n", &save); line;
@@ -120,10 +158,18 @@ static void print_cgroups(void)
 			controllers[strcspn(controllers, "\n")] = 0;
 			(void)printf("cgroup2.mount=%s\ncgroup2.controllers=%s\n", point,
 				     controllers);
+			(void)snprintf(mount2, sizeof(mount2), "%s", point);
 		} else if (strcmp(type, "cgroup") == 0) {
 			(void)printf("cgroup1.mount=%s %s\n", point, options);
+			has1 = true;
 		}
 	}
+	(void)printf("cgroups=%s\n", has1 && mount2[0] ? "version 1, version 2 beside it"
+				     : mount2[0]       ? "version 2"
+				     : has1	       ? "version 1"
+						       : "none");
+	if (mount2[0])
+		print_delegation(mount2);
 }
 
 static void print_capabilities(const char *key, uint64_t caps)
@@ -178,6 +224,12 @@ static void print_in_force(const struct sandbox_reply_configured *f)
 	};
 
 	(void)printf("limits=%s\n", sandbox_rung_name(f->rung));
+	if (f->rung == SANDBOX_RUNG_CGROUP1)
+		advise("limits",
+		       "one process of a task that wants too much memory dies before the others; "
+		       "no "
+		       "share of a CPU can be set",
+		       "cgroup v2: boot with systemd.unified_cgroup_hierarchy=1");
 	if (f->rung == SANDBOX_RUNG_RLIMIT)
 		advise("limits",
 		       "memory and CPU time are polled, not enforced by the kernel; no peak is "
@@ -187,6 +239,12 @@ static void print_in_force(const struct sandbox_reply_configured *f)
 	if (f->landlock_abi == 0)
 		advise("landlock", "no second wall around files",
 		       "Linux 5.13 or newer, with landlock in the lsm= list");
+	else if (f->landlock_abi < 3)
+		advise("landlock", "the second wall does not see truncation of files",
+		       "Linux 6.2 or newer");
+	else if (f->landlock_abi < 5)
+		advise("landlock", "the second wall does not see ioctl on devices",
+		       "Linux 6.10 or newer");
 	for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
 		print_has(flags[i].name, f->has & flags[i].flag, flags[i].cost, flags[i].get);
 	(void)printf("uid_base=%u\nfilter_instructions=%u\n", f->uid_base, f->filter_len);
@@ -246,8 +304,13 @@ int command_probe(int argc, char **argv)
 	print_ids("uid_map", "/proc/self/uid_map");
 	(void)printf("user=%u\n", geteuid());
 	print_capabilities("capabilities", caps_effective());
-	if (io_read_at(AT_FDCWD, "/proc/swaps", swaps, sizeof(swaps)) >= 0)
-		(void)printf("swap=%s\n",
-			     strchr(swaps, '\n') && strchr(swaps, '\n')[1] ? "on" : "off");
+	if (io_read_at(AT_FDCWD, "/proc/swaps", swaps, sizeof(swaps)) >= 0) {
+		bool on = strchr(swaps, '\n') && strchr(swaps, '\n')[1];
+
+		(void)printf("swap=%s\n", on ? "on" : "off");
+		if (on)
+			advise("swap", "what a task had in memory may stay on the host's disk",
+			       "swapoff -a, or encrypted swap");
+	}
 	return r < 0 ? 1 : 0;
 }

@@ -282,8 +282,33 @@ def test_languages_check_proves_each(cli, language):
 def test_doctor(cli):
     done = cli("doctor")
     assert done.returncode == 0, done
-    for word in ("seccomp", "namespaces", "landlock", "cgroup"):
+    for word in ("seccomp", "namespaces", "landlock", "cgroup", "swap", "aslr", "apparmor", "kernel"):
         assert word in done.stdout.lower(), done.stdout
+
+
+def test_doctor_for_scripts(cli):
+    told = json.loads(cli("doctor", "--json").stdout)
+    host = told["host"]
+    assert told["works"] is True and host["sandbox"] == "yes"
+    assert host["limits"] in ("cgroup2", "cgroup1", "rlimit") and host["landlock"].isdigit()
+    assert set(host) >= {"kernel", "machine", "cgroups", "seccomp", "swap", "aslr", "apparmor",
+                         "apparmor_restricts_userns", "unprivileged_userns_clone", "max_user_namespaces",
+                         "two_ids", "proc", "memory_peak", "cpu_rate", "user"}
+    assert {k for k in host if k.startswith("namespace.")} == {
+        f"namespace.{n}" for n in ("user", "pid", "mount", "network", "ipc", "uts", "cgroup")}
+    # What is missing says what that costs and how to have it.
+    for key in ("seccomp", "two_ids", "proc", "memory_peak", "cpu_rate", "swap_limit", "cgroup_kill"):
+        assert (host[key] == "no") == (f"{key}.cost" in host) == (f"{key}.get" in host), key
+    assert (host["limits"] == "cgroup2") != ("limits.cost" in host)
+
+
+def test_doctor_where_nothing_can_be_made():
+    """A host that allows no user namespace: here, one of ours that allows no other."""
+    inside = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\""
+    done = subprocess.run(["unshare", "-Ur", "sh", "-c", inside, "sh", harness.program("kiln"), "doctor"],
+                          env=harness.clean_env(), capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1, done
+    assert "NOT" in done.stdout and "sysctl user.max_user_namespaces=" in done.stdout, done
 
 
 def test_help_lists_every_command(cli):
