@@ -51,6 +51,7 @@ struct request {
 	struct task_limits limits;
 	int64_t deadline_ms;
 	enum task_class class;
+	bool standby; /* may run in an interpreter that was started beforehand */
 };
 
 void request_free(struct request *q)
@@ -199,6 +200,7 @@ static const struct json_field fields[] = {
 	{.name = "files", .kind = JSON_KIND_READ, .read = read_files},
 	{.name = "entry", TEXT_FIELD(struct request, entry, 1, INT64_MAX)},
 	{.name = "limits", .kind = JSON_KIND_READ, .read = read_limits},
+	{.name = "standby", .kind = JSON_KIND_BOOL, .offset = offsetof(struct request, standby)},
 	{.name = "priority", TEXT_FIELD(struct request, priority, 1, CLASS_MAX)},
 	{.name = "deadline_ms",
 	 .kind = JSON_KIND_INT,
@@ -289,6 +291,7 @@ int request_read(const char *body, size_t len, struct request **ret_request, str
 		return problem_set(p, PROBLEM_OVERLOADED, "out of memory");
 	task_limits_unset(&q->limits);
 	q->class = TASK_CLASS_NORMAL;
+	q->standby = true;
 	code = json_decode(body, len, &bounds, &q->tree, &e);
 	if (code < 0) {
 		(void)problem_set(p,
@@ -438,6 +441,7 @@ static int fill_program(struct task_program *program, struct request *q, const s
 static int fill_run(struct task_run *run, struct request *q)
 {
 	run->limits = q->limits;
+	run->cold = !q->standby;
 	run->args = calloc(q->n_args + 1, sizeof *run->args);
 	if (!run->args)
 		return -ENOMEM;

@@ -68,6 +68,7 @@ struct runner_command {
 	char sandbox[PATH_MAX];
 	char user[32];
 	char cache_bytes[24];
+	char standby_bytes[24];
 	char *argv[32];
 };
 
@@ -90,6 +91,8 @@ static int make_runner_command(const struct config *cfg, uid_t uid, gid_t gid,
 	(void)snprintf(c->user, sizeof c->user, "%u:%u", (unsigned)uid, (unsigned)gid);
 	(void)snprintf(c->cache_bytes, sizeof c->cache_bytes, "%lld",
 		       (long long)cfg->compile_cache_bytes);
+	(void)snprintf(c->standby_bytes, sizeof c->standby_bytes, "%lld",
+		       (long long)cfg->standby_bytes);
 	const char *const args[] = {
 		c->program,
 		"--languages",
@@ -104,6 +107,8 @@ static int make_runner_command(const struct config *cfg, uid_t uid, gid_t gid,
 		cfg->sandbox_min_isolation,
 		"--compile-cache-bytes",
 		c->cache_bytes,
+		"--standby-bytes",
+		c->standby_bytes,
 		"--log-level",
 		log_level_name(cfg->log_level),
 	};

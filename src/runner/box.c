@@ -173,6 +173,7 @@ void box_run(struct box_pool *p, struct box_use *u)
 	list_init(&u->link);
 	u->box = NULL;
 	u->failures = 0;
+	u->has_started = u->limiting = false;
 	u->standby = p->n_waiting == 0 && p->count[BOX_READY] > 0;
 	if (p->lost) {
 		u->ops->failed(u, "the spawner is gone");
@@ -207,6 +208,15 @@ void box_kill(struct box_pool *p, struct box_use *u, enum sandbox_limit reason)
 		return;
 	/* A spawner that cannot be told is gone, and its boxes with it. */
 	(void)sandbox_client_kill(p->client, box_index(p, u->box), u->box->cookie, reason, &e);
+}
+
+int box_limit(struct box_pool *p, struct box_use *u, const struct sandbox_limits *limits,
+	      struct err *e)
+{
+	if (!u->box || u->box->state != BOX_RUNNING)
+		return err_set(e, -ESRCH, "the sandbox does not run any more");
+	u->limiting = true;
+	return sandbox_client_limit(p->client, box_index(p, u->box), u->box->cookie, limits, e);
 }
 
 void box_leave(struct box_pool *p, struct box_use *u)
@@ -262,6 +272,23 @@ static void box_prepared(struct box_pool *p, struct box *b)
 	refill(p);
 }
 
+/* The first one is the answer to START, whose order against a LIMIT is known. */
+static void box_started(struct box *b)
+{
+	struct box_use *u = b->use;
+
+	if (b->state != BOX_RUNNING || !u)
+		return;
+	if (!u->has_started) {
+		u->has_started = true;
+		return;
+	}
+	if (!u->limiting)
+		return;
+	u->limiting = false;
+	u->ops->limited(u);
+}
+
 static void box_refused(struct box_pool *p, struct box *b, const struct sandbox_reply_error *error)
 {
 	struct box_use *u = b->use;
@@ -273,6 +300,7 @@ static void box_refused(struct box_pool *p, struct box *b, const struct sandbox_
 		prepare_failed(p, error->message);
 		return;
 	case SANDBOX_START:
+	case SANDBOX_LIMIT:
 		/* The box is as it was; it is not tried a second time. */
 		(void)sandbox_client_release(p->client, box_index(p, b), b->cookie, &e);
 		b->use = NULL;
@@ -301,6 +329,9 @@ static void handle_event(struct box_pool *p, const union sandbox_event *ev)
 	case SANDBOX_EVENT_PREPARED:
 		if (b->state == BOX_PREPARING)
 			box_prepared(p, b);
+		break;
+	case SANDBOX_EVENT_STARTED:
+		box_started(b);
 		break;
 	case SANDBOX_EVENT_EXITED:
 		if (b->state != BOX_DYING)

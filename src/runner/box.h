@@ -27,6 +27,8 @@ struct box_use;
 struct box_ops {
 	/* The box has been given its task: the descriptors in it are not needed any more. */
 	void (*started)(struct box_use *u);
+	/* The limits of box_limit are in force; may be NULL for who never calls it. */
+	void (*limited)(struct box_use *u);
 	/* The task ended; the last words about the box are "gone". */
 	void (*exited)(struct box_use *u, const struct sandbox_event_exited *x);
 	/* Nothing is left of the box, so nothing holds its pipes. */
@@ -37,9 +39,10 @@ struct box_ops {
 
 struct box_use {
 	const struct box_ops *ops;
-	struct sandbox_task task; /* what it points to must live until started or failed */
-	bool standby;		  /* the box was ready when it was asked for */
-	struct list link;	  /* of the pool: those that wait */
+	struct sandbox_task task;   /* what it points to must live until started or failed */
+	bool standby;		    /* the box was ready when it was asked for */
+	bool has_started, limiting; /* the pool's */
+	struct list link;	    /* of the pool: those that wait */
 	struct box *box;
 	unsigned failures; /* to prepare a box, while it waited */
 };
@@ -72,6 +75,11 @@ void box_run(struct box_pool *p, struct box_use *u);
 
 /* Ends the task of a running box; reason comes back in exited. A use that waits fails. */
 void box_kill(struct box_pool *p, struct box_use *u, enum sandbox_limit reason);
+
+/* Other limits for a running box, whose clocks begin anew; "limited" follows unless it ends first.
+ * Negative where the spawner cannot be told. */
+int box_limit(struct box_pool *p, struct box_use *u, const struct sandbox_limits *limits,
+	      struct err *e);
 
 /* The use is over for its owner: a box that runs is killed, no callback follows. */
 void box_leave(struct box_pool *p, struct box_use *u);

@@ -58,7 +58,9 @@ struct execution {
 	struct step *step;
 	unsigned run;
 	uint64_t sequence;
-	bool standby; /* every box so far was ready when it was wanted */
+	bool standby;		     /* every box so far was ready when it was wanted */
+	struct bytes message;	     /* what a standby interpreter is to do */
+	bool may_stand_by, was_exec; /* this run: may have one; had one */
 
 	/* Why it is being ended before its time */
 	bool cancelled;
@@ -97,7 +99,9 @@ static void execution_end(struct execution *x)
 		.cancelled = x->cancelled && !x->fail_code,
 		.error_code = x->fail_code,
 		.error_message = x->fail_code ? x->fail_message : NULL,
-		.standby = x->standby ? "sandbox" : "none",
+		.standby = x->was_exec	? "exec"
+			   : x->standby ? "sandbox"
+					: "none",
 	};
 
 	execution_move(x, EXEC_ENDED);
@@ -183,6 +187,13 @@ static void run_ended(void *ctx, struct step_end *end)
 	struct task_run_result result = {0};
 	struct err e;
 
+	if (end->unused && !stopping(x)) {
+		/* The standby died before the program reached it: nothing has happened yet. */
+		step_free(TAKE_PTR(x->step));
+		x->may_stand_by = false;
+		run_start(x);
+		return;
+	}
 	if (x->cancelled && !x->fail_code && !end->failed) {
 		verdict_unfinished(&facts, &result);
 		x->ops->run_done(x->ctx, x, x->run, &result);
@@ -208,6 +219,41 @@ static const struct step_ops run_ops = {
 	.ended = run_ended,
 };
 
+/* Runs it in an interpreter that stands by. False where there is none, or it broke. */
+static bool run_on_standby(struct execution *x)
+{
+	const struct task_run *run = &x->in.runs[x->run];
+	const struct standby_wish wish = {.language = x->language,
+					  .setup = setup_of(x),
+					  .program = &x->in.program,
+					  .run = run};
+	struct step_gift gift = {.ops = &run_ops,
+				 .ctx = x,
+				 .limits = &run->limits,
+				 .stdin_data = &run->stdin_data,
+				 .message = &x->message};
+	struct step *step;
+
+	const int archives[] = {x->files_fd, x->build ? x->build->archive_fd : -EBADF};
+
+	if (!x->may_stand_by || run->cold)
+		return false;
+	bytes_fini(&x->message);
+	if (standby_message(run->args, run->n_args, archives, archives[1] >= 0 ? 2 : 1,
+			    &x->message) < 0)
+		return false;
+	step = standby_take(x->env->standby, &wish);
+	if (!step)
+		return false;
+	if (step_give(step, &gift, NULL) < 0) {
+		step_free(step);
+		return false;
+	}
+	x->step = step;
+	x->was_exec = true;
+	return true;
+}
+
 static void run_start(struct execution *x)
 {
 	const struct task_run *run = &x->in.runs[x->run];
@@ -220,10 +266,15 @@ static void run_start(struct execution *x)
 	};
 	char **argv = NULL;
 	struct err e;
-	int r = language_argv(x->language, &x->language->run, &x->in.program,
-			      &(struct language_words){.memory_bytes = run->limits.memory_bytes,
-						       .setup = setup_of(x)},
-			      run->args, run->n_args, &argv);
+	int r;
+
+	x->was_exec = false;
+	if (run_on_standby(x))
+		return;
+	r = language_argv(x->language, &x->language->run, &x->in.program,
+			  &(struct language_words){.memory_bytes = run->limits.memory_bytes,
+						   .setup = setup_of(x)},
+			  run->args, run->n_args, &argv);
 
 	if (r < 0) {
 		end_failed(x, "runner_failed", err_text(r));
@@ -463,6 +514,7 @@ void execution_begin(struct execution *x)
 		end_failed(x, "runner_failed", e.msg);
 		return;
 	}
+	x->may_stand_by = x->env->standby && x->language->run.standby.argv;
 	if (x->language->compile.argv || x->language->setup.commands)
 		x->identified = probe_identity(x->env->probe, x->language, x->identity);
 	if (x->language->compile.argv) {
@@ -506,6 +558,7 @@ void execution_free(struct execution *x)
 	leave_cache(x, NULL);
 	build_unref(x->build);
 	buf_fini(&x->compile_output);
+	bytes_fini(&x->message);
 	environment_free(x->envp);
 	cleanup_close(&x->files_fd);
 	intake_fini(&x->in);

@@ -18,6 +18,7 @@
 #include "runner/intake.h"
 #include "runner/probe.h"
 #include "runner/setup.h"
+#include "runner/standby.h"
 #include "task/language.h"
 
 #include <stdbool.h>
@@ -34,7 +35,8 @@ struct execution_env {
 	struct language_registry *languages;
 	struct probe *probe;
 	struct setup *setup; /* NULL: languages make nothing beforehand */
-	bool share_cache;    /* builds are shared between tenants */
+	struct standby_pool *standby;
+	bool share_cache; /* builds are shared between tenants */
 };
 
 struct execution_chunk {

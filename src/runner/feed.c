@@ -78,29 +78,37 @@ static int feed_rest(uv_loop_t *loop, int *fd, const char *next, size_t left,
 	return 0;
 }
 
-int feed_new(uv_loop_t *loop, const void *bytes, size_t len, int *ret_fd, struct feed **ret_feed,
-	     struct err *e)
+int feed_new_consume(uv_loop_t *loop, const void *bytes, size_t len, int fd, struct feed **ret_feed,
+		     struct err *e)
 {
+	AUTO_FD int writer = fd;
 	const char *next = bytes;
-	AUTO_FD int reader = -EBADF;
-	AUTO_FD int writer = -EBADF;
 	struct feed *f = NULL;
-	int fds[2], r = 0;
+	int r = 0;
 
-	if (pipe2(fds, O_CLOEXEC) < 0)
-		return err_errno(e, -errno, "could not create a pipe");
-	reader = fds[0];
-	writer = fds[1];
 	/* Only this end: the flag of the other one would be the program's. */
 	if (len > 0 && fcntl(writer, F_SETFL, O_NONBLOCK) < 0)
 		return err_errno(e, -errno, "could not set up a pipe");
 	if (write_some(writer, &next, &len) == 1)
 		r = feed_rest(loop, &writer, next, len, &f, e);
-	if (r < 0)
-		return r;
-	*ret_fd = TAKE_FD(reader);
-	*ret_feed = f;
-	return 0;
+	if (r == 0)
+		*ret_feed = f;
+	return r;
+}
+
+int feed_new(uv_loop_t *loop, const void *bytes, size_t len, int *ret_fd, struct feed **ret_feed,
+	     struct err *e)
+{
+	AUTO_FD int reader = -EBADF;
+	int fds[2], r;
+
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return err_errno(e, -errno, "could not create a pipe");
+	reader = fds[0];
+	r = feed_new_consume(loop, bytes, len, fds[1], ret_feed, e);
+	if (r == 0)
+		*ret_fd = TAKE_FD(reader);
+	return r;
 }
 
 void feed_free(struct feed *f)

@@ -18,5 +18,9 @@ struct feed;
 int feed_new(uv_loop_t *loop, const void *bytes, size_t len, int *ret_fd, struct feed **ret_feed,
 	     struct err *e);
 
+/* The same into a pipe that is there already; takes its write end, well or not. */
+int feed_new_consume(uv_loop_t *loop, const void *bytes, size_t len, int fd, struct feed **ret_feed,
+		     struct err *e);
+
 /* Stops at once; accepts NULL. */
 void feed_free(struct feed *f);

@@ -48,6 +48,8 @@ static const char usage_text[] =
 	"                          seccomp, landlock, two-ids; or none (default: netns,seccomp)\n"
 	"  --compile-cache-bytes N size of the compile cache (default: 256MiB)\n"
 	"  --share-compile-cache   tenants share what was compiled\n"
+	"  --standby-bytes N       memory for interpreters that are started beforehand, by what\n"
+	"                          language files say that one costs; 0: none (default: 256MiB)\n"
 	"  --lease TIME            kill the tasks of a scheduler that is silent for so long,\n"
 	"                          until it names a lease of its own (default: 15s)\n"
 	"  --log-level LEVEL       debug, info, warn or error (default: info)\n"
@@ -68,6 +70,7 @@ enum option_id {
 	OPT_MIN_ISOLATION,
 	OPT_CACHE_BYTES,
 	OPT_SHARE_CACHE,
+	OPT_STANDBY_BYTES,
 	OPT_LEASE,
 	OPT_LOG_LEVEL,
 	OPT_HELP,
@@ -89,6 +92,7 @@ static const struct option long_options[] = {
 	{"min-isolation", required_argument, NULL, OPT_MIN_ISOLATION},
 	{"compile-cache-bytes", required_argument, NULL, OPT_CACHE_BYTES},
 	{"share-compile-cache", no_argument, NULL, OPT_SHARE_CACHE},
+	{"standby-bytes", required_argument, NULL, OPT_STANDBY_BYTES},
 	{"lease", required_argument, NULL, OPT_LEASE},
 	{"log-level", required_argument, NULL, OPT_LOG_LEVEL},
 	{"help", no_argument, NULL, OPT_HELP},
@@ -169,9 +173,10 @@ static int set_number(int id, struct runner_options *o, struct err *e)
 			o->uid_base = (unsigned)n;
 		return r;
 	case OPT_CACHE_BYTES:
+	case OPT_STANDBY_BYTES:
 		if (str_to_bytes(optarg, &n) < 0 || n > SIZE_MAX / 2)
 			return err_set(e, -EINVAL, "\"%s\" is not a size", optarg);
-		o->cache_bytes = (size_t)n;
+		*(id == OPT_CACHE_BYTES ? &o->cache_bytes : &o->standby_bytes) = (size_t)n;
 		return 0;
 	default:
 		if (str_to_ms(optarg, &o->lease_ms) < 0 || o->lease_ms < 1)
@@ -349,6 +354,7 @@ int main(int argc, char **argv)
 		.uid_base = DEFAULT_UID_BASE,
 		.walls = RUNNER_WALL_NETNS | RUNNER_WALL_SECCOMP,
 		.cache_bytes = (size_t)256 << 20,
+		.standby_bytes = (size_t)256 << 20,
 		.lease_ms = 15000,
 	};
 	enum runner_exit code = RUNNER_EXIT_USAGE;

@@ -187,6 +187,12 @@ int output_new(uv_loop_t *loop, bool merged, uint64_t max_bytes, const struct ou
 	return 0;
 }
 
+void output_set_max(struct output *o, uint64_t max_bytes)
+{
+	for (int i = 0; i < _TASK_STREAM_MAX; i++)
+		o->streams[i].left = max_bytes;
+}
+
 void output_resume(struct output *o)
 {
 	for (int i = 0; i < o->n_streams; i++) {

@@ -39,6 +39,9 @@ int output_new(uv_loop_t *loop, bool merged, uint64_t max_bytes, const struct ou
 	       void *ctx, int ret_fds[static _TASK_STREAM_MAX], struct output **ret_output,
 	       struct err *e);
 
+/* Another maximum for each stream, before anything was handed on. */
+void output_set_max(struct output *o, uint64_t max_bytes);
+
 /* There is room again. */
 void output_resume(struct output *o);
 

@@ -13,6 +13,7 @@
 #include "runner/probe.h"
 #include "runner/profile.h"
 #include "runner/setup.h"
+#include "runner/standby.h"
 #include "runner/walls.h"
 #include "sandbox/client.h"
 #include "sandbox/seccomp.h"
@@ -42,6 +43,7 @@ struct runner {
 	struct language_registry *languages;
 	struct sandbox_client *spawner;
 	struct box_pool *boxes;
+	struct standby_pool *standby;
 	struct cache *cache;
 	struct probe *probe;
 	char *setup_dir; /* NULL: none */
@@ -81,6 +83,7 @@ static void stop_now(struct runner *r)
 	peers_free(TAKE_PTR(r->peers));
 	setup_free(TAKE_PTR(r->setup));
 	probe_free(TAKE_PTR(r->probe));
+	standby_pool_free(TAKE_PTR(r->standby));
 	box_pool_free(TAKE_PTR(r->boxes));
 	defer_close(TAKE_PTR(r->defer));
 	close_handle((uv_handle_t *)&r->heartbeat, NULL);
@@ -165,6 +168,8 @@ static void give_slot(void *ctx)
 
 	r->busy--;
 	r->tasks++;
+	if (r->standby)
+		standby_poke(r->standby);
 	if (r->draining && r->busy == 0)
 		stop_flushed(r);
 }
@@ -197,7 +202,7 @@ static void count(void *ctx, struct connection_counters *ret_counters)
 	*ret_counters = (struct connection_counters){
 		.slots = r->draining ? 0 : r->o->slots,
 		.busy = r->busy,
-		.standbys = boxes.ready,
+		.standbys = boxes.ready + (r->standby ? standby_ready(r->standby) : 0),
 		.tasks = r->tasks,
 		.cache_bytes = cache.bytes,
 		.cache_hits = cache.hits,
@@ -301,10 +306,20 @@ static unsigned standbys(const struct runner_options *o)
 	return o->slots + 1;
 }
 
+/* With an interpreter in each: those that wait, and those that are being cleared away. */
+static unsigned interpreters(const struct runner_options *o)
+{
+	unsigned room = SANDBOX_BOXES_MAX - 2 * o->slots - standbys(o);
+
+	if (o->standby_bytes == 0)
+		return 0;
+	return room < 2 * o->slots ? room : 2 * o->slots;
+}
+
 /* Those that run, those that stand by, and those that are being cleared away. */
 static unsigned box_count(const struct runner_options *o)
 {
-	return 2 * o->slots + standbys(o);
+	return 2 * o->slots + standbys(o) + interpreters(o);
 }
 
 static int start_spawner(struct runner *r, struct err *e)
@@ -389,6 +404,26 @@ static int start_boxes(struct runner *r, struct err *e)
 	return box_pool_new(&r->loop, r->spawner, &cfg, &r->boxes, e);
 }
 
+static bool has_free_slot(void *ctx)
+{
+	const struct runner *r = ctx;
+
+	return !r->draining && r->busy < r->o->slots;
+}
+
+static int start_standby(struct runner *r, struct err *e)
+{
+	const struct standby_config cfg = {
+		.max = interpreters(r->o),
+		.max_language = r->o->slots,
+		.budget_bytes = r->o->standby_bytes,
+		.idle = has_free_slot,
+		.ctx = r,
+	};
+
+	return cfg.max > 0 ? standby_pool_new(&r->loop, r->boxes, &cfg, &r->standby, e) : 0;
+}
+
 static int start_parts(struct runner *r, struct err *e)
 {
 	int code = defer_new(&r->loop, &r->defer);
@@ -399,6 +434,8 @@ static int start_parts(struct runner *r, struct err *e)
 	if (!r->cache)
 		return err_set(e, -ENOMEM, "out of memory");
 	code = start_boxes(r, e);
+	if (code == 0)
+		code = start_standby(r, e);
 	if (code == 0)
 		code = probe_new(&r->loop, r->languages, on_probed, r, &r->probe, e);
 	if (code == 0 && r->setup_dir)
@@ -412,6 +449,7 @@ static int start_parts(struct runner *r, struct err *e)
 		.languages = r->languages,
 		.probe = r->probe,
 		.setup = r->setup,
+		.standby = r->standby,
 		.share_cache = r->o->share_cache,
 	};
 	return 0;

@@ -60,6 +60,7 @@ struct runner_options {
 	unsigned walls; /* without which nothing is run */
 	size_t cache_bytes;
 	bool share_cache;
+	size_t standby_bytes; /* for interpreters that stand by; 0: none does */
 	int64_t lease_ms;
 };
 

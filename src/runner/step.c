@@ -10,8 +10,21 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { MAPPED_MAX = 3 };
+enum {
+	MAPPED_MAX = 5,
+	WAIT_WALL_MS = 23 * 3600 * 1000, /* a sandbox cannot be told to wait for ever */
+	BOOT_CPU_MS = 60 * 1000,
+};
+
+/* Where a step that waits says that it is ready, and that it has read what it was given: a byte
+ * each. Outlives the step until the loop has closed the handle. */
+struct sign {
+	uv_poll_t poll;
+	int fd;
+	struct step *step; /* NULL once freed */
+};
 
 struct step {
 	uv_loop_t *loop;
@@ -21,6 +34,12 @@ struct step {
 	struct box_use use;
 	struct output *output;
 	struct feed *feed;
+	bool waits;  /* nothing is given to it yet */
+	bool unused; /* it ended before it had read what it was given */
+	struct sign *sign;
+	int stdin_fd, given_fd; /* to write to, of a step that waits */
+	struct feed *given;	/* what it is to do, on its way */
+	struct step_gift gift;
 	struct sandbox_event_exited exited;
 	bool has_exited, output_ended;
 	bool starting;		  /* inside step_start: an end is told by its return value */
@@ -64,6 +83,7 @@ static void step_ended(struct step *s)
 		.failed = s->failed[0] ? s->failed : NULL,
 		.exited = &s->exited,
 		.standby = s->use.standby,
+		.unused = s->unused,
 		.collected = s->collect_fd,
 	};
 
@@ -76,6 +96,13 @@ static void step_ended(struct step *s)
 
 /* ---- from the box ---- */
 
+static bool sign_given(const struct sign *g)
+{
+	char byte;
+
+	return !g->step->waits && read(g->fd, &byte, 1) == 1;
+}
+
 static void on_started(struct box_use *u)
 {
 	close_given(container_of(u, struct step, use));
@@ -87,7 +114,8 @@ static void on_exited(struct box_use *u, const struct sandbox_event_exited *x)
 
 	s->exited = *x;
 	s->has_exited = true;
-	if (s->output_ended)
+	s->unused = s->sign && !sign_given(s->sign);
+	if (s->output_ended || s->unused)
 		step_ended(s);
 }
 
@@ -109,8 +137,22 @@ static void on_failed(struct box_use *u, const char *message)
 		step_ended(s);
 }
 
+/* From here on it is the task's time. */
+static void on_limited(struct box_use *u)
+{
+	struct step *s = container_of(u, struct step, use);
+	struct err e;
+
+	if (feed_new_consume(s->loop, s->gift.stdin_data->data, s->gift.stdin_data->len,
+			     TAKE_FD(s->stdin_fd), &s->feed, &e) < 0 ||
+	    feed_new_consume(s->loop, s->gift.message->data, s->gift.message->len,
+			     TAKE_FD(s->given_fd), &s->given, &e) < 0)
+		on_failed(u, e.msg);
+}
+
 static const struct box_ops box_ops = {
 	.started = on_started,
+	.limited = on_limited,
 	.exited = on_exited,
 	.gone = on_gone,
 	.failed = on_failed,
@@ -157,6 +199,90 @@ static const struct output_ops output_ops = {
 	.ended = on_output_ended,
 };
 
+/* ---- waiting ---- */
+
+static void sign_closed(uv_handle_t *h)
+{
+	free(h->data);
+}
+
+static void sign_free(struct sign *g)
+{
+	if (!g)
+		return;
+	g->step = NULL;
+	(void)uv_poll_stop(&g->poll);
+	(void)close(TAKE_FD(g->fd));
+	uv_close((uv_handle_t *)&g->poll, sign_closed);
+}
+
+/* The end of the pipe without a byte: it will never be ready, and its end is told by its box. */
+static void on_sign(uv_poll_t *poll, int status, int events)
+{
+	struct sign *g = poll->data;
+	struct step *s = g->step;
+	char byte;
+	ssize_t n = read(g->fd, &byte, 1);
+
+	(void)status;
+	(void)events;
+	if (n < 0 && errno == EAGAIN)
+		return;
+	(void)uv_poll_stop(&g->poll);
+	if (n == 1 && !s->has_exited)
+		s->ops->ready(s->ctx);
+	else if (!s->has_exited)
+		step_kill(s);
+}
+
+static int watch_sign(struct step *s, int fd, struct err *e)
+{
+	AUTO_FD int reader = fd;
+	struct sign *g = calloc(1, sizeof(*g));
+	int r;
+
+	if (!g)
+		return err_set(e, -ENOMEM, "could not allocate a step");
+	/* This makes it non-blocking. */
+	r = uv_poll_init(s->loop, &g->poll, reader);
+	if (r < 0) {
+		free(g);
+		return err_errno(e, r, "could not watch a pipe");
+	}
+	g->fd = TAKE_FD(reader);
+	g->step = s;
+	g->poll.data = g;
+	s->sign = g;
+	(void)uv_poll_start(&g->poll, UV_READABLE, on_sign);
+	return 0;
+}
+
+static int map_pipe(struct step *s, uint8_t target, bool inside_reads, int *ret_fd, struct err *e)
+{
+	size_t i = s->use.task.map_count;
+	int fds[2];
+
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return err_errno(e, -errno, "could not create a pipe");
+	s->map_fds[i] = fds[inside_reads ? 0 : 1];
+	s->map_targets[i] = target;
+	s->use.task.map_count++;
+	*ret_fd = fds[inside_reads ? 1 : 0];
+	return 0;
+}
+
+/* Standard input without a byte yet, what it is to do, and the sign that it waits for it. */
+static int open_waiting(struct step *s, struct err *e)
+{
+	int sign, r = map_pipe(s, 0, true, &s->stdin_fd, e);
+
+	if (r == 0)
+		r = map_pipe(s, STEP_GIVEN_FD, true, &s->given_fd, e);
+	if (r == 0)
+		r = map_pipe(s, STEP_READY_FD, false, &sign, e);
+	return r < 0 ? r : watch_sign(s, sign, e);
+}
+
 /* ---- start and end ---- */
 
 static int open_streams(struct step *s, const struct step_spec *spec, struct err *e)
@@ -183,6 +309,11 @@ static int open_streams(struct step *s, const struct step_spec *spec, struct err
 		s->map_targets[2] = 0;
 		t->map_count = 3;
 	}
+	if (spec->waits) {
+		r = open_waiting(s, e);
+		if (r < 0)
+			return r;
+	}
 	t->map_fds = s->map_fds;
 	t->map_targets = s->map_targets;
 	return 0;
@@ -206,6 +337,10 @@ static int write_job(struct step *s, const struct step_spec *spec, struct err *e
 	t->input_fds = s->inputs;
 	t->input_count = spec->n_inputs;
 	step_sandbox_limits(spec->limits, &t->limits);
+	if (spec->waits) {
+		t->limits.cpu_usec = BOOT_CPU_MS * UINT64_C(1000);
+		t->limits.wall_usec = WAIT_WALL_MS * UINT64_C(1000);
+	}
 	return 0;
 }
 
@@ -220,7 +355,7 @@ static struct step *step_new(uv_loop_t *loop, struct box_pool *boxes, const stru
 	s->boxes = boxes;
 	s->ops = ops;
 	s->ctx = ctx;
-	s->job_fd = s->collect_fd = -EBADF;
+	s->job_fd = s->collect_fd = s->stdin_fd = s->given_fd = -EBADF;
 	for (size_t i = 0; i < MAPPED_MAX; i++)
 		s->map_fds[i] = -EBADF;
 	return s;
@@ -235,6 +370,7 @@ int step_start(uv_loop_t *loop, struct box_pool *boxes, const struct step_spec *
 	if (!s)
 		return err_set(e, -ENOMEM, "could not allocate a step");
 	s->use.ops = &box_ops;
+	s->waits = spec->waits;
 	s->starting = true;
 	r = open_streams(s, spec, e);
 	if (r == 0)
@@ -250,6 +386,24 @@ int step_start(uv_loop_t *loop, struct box_pool *boxes, const struct step_spec *
 	}
 	s->starting = false;
 	*ret_step = s;
+	return 0;
+}
+
+int step_give(struct step *s, const struct step_gift *gift, struct err *e)
+{
+	struct sandbox_limits limits;
+	int r;
+
+	step_sandbox_limits(gift->limits, &limits);
+	r = box_limit(s->boxes, &s->use, &limits, e);
+	if (r < 0)
+		return r;
+	s->waits = false;
+	s->gift = *gift;
+	s->ops = gift->ops;
+	s->ctx = gift->ctx;
+	output_set_max(s->output, positive(gift->limits->output_bytes));
+	output_resume(s->output);
 	return 0;
 }
 
@@ -269,7 +423,11 @@ void step_free(struct step *s)
 	if (!s)
 		return;
 	box_leave(s->boxes, &s->use);
+	sign_free(TAKE_PTR(s->sign));
 	feed_free(s->feed);
+	feed_free(s->given);
+	cleanup_close(&s->stdin_fd);
+	cleanup_close(&s->given_fd);
 	output_free(s->output);
 	close_given(s);
 	cleanup_close(&s->collect_fd);

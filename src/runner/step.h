@@ -28,6 +28,7 @@ struct step_spec {
 	const struct task_limits *limits; /* complete */
 	const struct bytes *stdin_data;	  /* must live until step_free; NULL: /dev/null */
 	bool merge_streams;		  /* stdout and stderr in one pipe, told as TASK_STDOUT */
+	bool waits; /* for step_give: reads what it is to do, stdin_data and limits come then */
 };
 
 /* How it ended. With failed set there was no box, or it broke; the rest then says nothing. */
@@ -36,6 +37,7 @@ struct step_end {
 	const struct sandbox_event_exited *exited;
 	bool truncated[_TASK_STREAM_MAX];
 	bool standby;  /* the box was ready when the step wanted it */
+	bool unused;   /* a step that waited ended before it had read what it was given */
 	int collected; /* the memfd with what came out, or -EBADF; TAKE_FD takes it over */
 };
 
@@ -44,11 +46,30 @@ struct step_ops {
 	void (*chunk)(void *ctx, enum task_stream stream, const void *bytes, size_t len);
 	/* The step is over and may be freed from here. Never called from within step_start. */
 	void (*ended)(void *ctx, struct step_end *end);
+	/* A step that waits is ready for step_give. */
+	void (*ready)(void *ctx);
+};
+
+/* What a step that waits reads, and where it says that it does (one byte): descriptors inside,
+ * above those that a program would have. Part of the contract in docs/LANGUAGES.md. */
+enum { STEP_GIVEN_FD = 63, STEP_READY_FD = 62 };
+
+/* For a step that waited; all but limits must live until step_free. */
+struct step_gift {
+	const struct step_ops *ops;
+	void *ctx;
+	const struct task_limits *limits;
+	const struct bytes *stdin_data;
+	const struct bytes *message;
 };
 
 /* What is in spec may go as soon as this returns, but for inputs and stdin_data. */
 int step_start(uv_loop_t *loop, struct box_pool *boxes, const struct step_spec *spec,
 	       const struct step_ops *ops, void *ctx, struct step **ret_step, struct err *e);
+
+/* Gives a step that is ready its work: from now on it is the step of gift->ctx, and its times and
+ * its output count from here. On failure it is as it was, and of no use any more. */
+int step_give(struct step *s, const struct step_gift *gift, struct err *e);
 
 /* There is room for output again. */
 void step_resume(struct step *s);

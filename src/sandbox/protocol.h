@@ -56,7 +56,8 @@ enum sandbox_message_type {
 
 	SANDBOX_REPLY_CONFIGURED = 3,
 	SANDBOX_EVENT_PREPARED = 5,
-	SANDBOX_EVENT_STARTED = 7, /* handed over; a failure to execute comes with EXITED */
+	SANDBOX_EVENT_STARTED = 7, /* handed over; a failure to execute comes with EXITED. Again
+				    * when LIMIT is in force */
 	SANDBOX_EVENT_EXITED = 9,
 	SANDBOX_EVENT_RELEASED = 11,
 	SANDBOX_REPLY_ERROR = 13, /* the request was refused and nothing was changed */

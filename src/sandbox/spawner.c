@@ -285,15 +285,11 @@ static void configure(struct spawner *s, const struct sandbox_configure *request
 	spawner_send(s, &event, sizeof(event.configured), SANDBOX_REPLY_CONFIGURED, NULL);
 }
 
-static void start(struct spawner *s, struct box *b, const struct sandbox_start *request,
-		  const int *fds, size_t count)
+static void tell_started(struct spawner *s, struct box *b)
 {
-	union sandbox_event event = {0};
+	union sandbox_event event = {.started = {.started_nsec = b->began_nsec}};
 
-	if (box_start(s, b, request, fds, count) > 0) {
-		event.started.started_nsec = b->began_nsec;
-		spawner_send(s, &event, sizeof(event.started), SANDBOX_EVENT_STARTED, b);
-	}
+	spawner_send(s, &event, sizeof(event.started), SANDBOX_EVENT_STARTED, b);
 }
 
 /* A request for a box, permitted by its state. */
@@ -314,8 +310,8 @@ static void on_box_request(struct spawner *s, union sandbox_request *request, co
 	case SANDBOX_START:
 		if (sandbox_limits_check(&request->start.limits) < 0)
 			refuse(s, &request->h, EINVAL, "a limit is missing or too big");
-		else
-			start(s, b, &request->start, fds, count);
+		else if (box_start(s, b, &request->start, fds, count) > 0)
+			tell_started(s, b);
 		return;
 	case SANDBOX_LIMIT:
 		r = sandbox_limits_check(&request->prepare.limits);
@@ -323,6 +319,8 @@ static void on_box_request(struct spawner *s, union sandbox_request *request, co
 			r = box_limit(s, b, &request->prepare);
 		if (r < 0)
 			refuse(s, &request->h, r, "could not set these limits");
+		else
+			tell_started(s, b);
 		return;
 	default:
 		reason = (enum sandbox_limit)request->simple.reason;

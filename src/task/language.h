@@ -28,12 +28,19 @@ enum { LANGUAGE_FILE_MAX = 64 * 1024, LANGUAGES_MAX = 256 };
  *	{setup}       the folder with what the language made beforehand; an argument with it is left
  *		      out where there is none
  */
+struct language_standby {
+	char **argv;	      /* NULL: none; starts before there is a program, and waits for one */
+	int64_t memory_bytes; /* what one costs that waits */
+	bool args;	      /* it can take arguments */
+};
+
 struct language_step {
 	char **argv;	  /* NULL: the language has no such step */
 	char **produces;  /* patterns of the files that a compile step hands to the runs */
 	char **toolchain; /* patterns of host files and folders that a compile step depends on,
 			   * beside its program: another one there makes cached builds stale */
 	struct task_limits limits; /* defaults of this language for the step; unset: the server's */
+	struct language_standby standby; /* of run only */
 };
 
 struct language_env {

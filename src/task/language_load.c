@@ -89,6 +89,36 @@ static int step_limits(const struct yaml_value *v, void *dst, struct err *e)
 	return read_limits(v, &((struct language_step *)dst)->limits, e);
 }
 
+/* ---- standby ---- */
+
+static int standby_argv(const struct yaml_value *v, void *dst, struct err *e)
+{
+	return read_argv(v, &((struct language_standby *)dst)->argv, e);
+}
+
+static int standby_memory(const struct yaml_value *v, void *dst, struct err *e)
+{
+	return read_limit(v, "memory_bytes", &((struct language_standby *)dst)->memory_bytes, e);
+}
+
+static int standby_args(const struct yaml_value *v, void *dst, struct err *e)
+{
+	return yaml_as_bool(v, &((struct language_standby *)dst)->args, e);
+}
+
+static int run_standby(const struct yaml_value *v, void *dst, struct err *e)
+{
+	static const struct read_key keys[] = {
+		{"argv", true, standby_argv},
+		{"memory_bytes", true, standby_memory},
+		{"args", false, standby_args},
+	};
+	struct language_standby *s = &((struct language_step *)dst)->standby;
+
+	s->args = true;
+	return read_mapping(v, keys, ARRAY_SIZE(keys), s, e);
+}
+
 /* ---- what is made beforehand ---- */
 
 static int setup_files(const struct yaml_value *v, void *dst, struct err *e)
@@ -329,8 +359,11 @@ static int lang_compile(const struct yaml_value *v, void *dst, struct err *e)
 
 static int lang_run(const struct yaml_value *v, void *dst, struct err *e)
 {
-	static const struct read_key keys[] = {{"argv", true, step_argv},
-					       {"limits", false, step_limits}};
+	static const struct read_key keys[] = {
+		{"argv", true, step_argv},
+		{"limits", false, step_limits},
+		{"standby", false, run_standby},
+	};
 
 	return read_mapping(v, keys, ARRAY_SIZE(keys), &((struct language *)dst)->run, e);
 }

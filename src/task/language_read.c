@@ -134,8 +134,7 @@ static bool ends_with(const char *text, const char *suffix)
 	return lt >= ls && str_eq(text + lt - ls, suffix);
 }
 
-static int read_limit(const struct yaml_value *v, const char *name, int64_t *ret_value,
-		      struct err *e)
+int read_limit(const struct yaml_value *v, const char *name, int64_t *ret_value, struct err *e)
 {
 	const char *text = NULL;
 	uint64_t bytes = 0;

@@ -32,6 +32,8 @@ int read_text(const struct yaml_value *v, char **ret_text, struct err *e);
 int read_list(const struct yaml_value *v, bool (*rule)(const char *), const char *what, char ***dst,
 	      struct err *e);
 
+/* One limit; its kind is seen from the name. */
+int read_limit(const struct yaml_value *v, const char *name, int64_t *ret_value, struct err *e);
 int read_limits(const struct yaml_value *v, struct task_limits *l, struct err *e);
 
 /* ---- rules of single values ---- */

@@ -116,6 +116,7 @@ struct task_run {
 	size_t n_args;
 	struct bytes stdin_data;
 	struct task_limits limits; /* complete: defaults are filled in at submission */
+	bool cold;		   /* not in an interpreter that was started beforehand */
 };
 
 struct task_spec {

@@ -199,6 +199,7 @@ static void put_runs(const struct task_spec *s, bool contents, struct parts *p)
 		m->args = run->args;
 		m->n_args = run->n_args;
 		m->stdin_size = run->stdin_data.len;
+		m->cold = run->cold;
 		if (contents)
 			put_bytes(&run->stdin_data, &m->stdin);
 		codec_put_limits(&run->limits, &p->run_limits[i]);
@@ -360,6 +361,7 @@ int codec_get_run(const Kiln__Run *m, struct task_run *ret_run, struct err *e)
 		ret_run->n_args = i + 1;
 	}
 	get_limits(m->limits, &ret_run->limits);
+	ret_run->cold = m->cold;
 	if (get_bytes(&m->stdin, &ret_run->stdin_data) < 0)
 		return err_set(e, -ENOMEM, "out of memory");
 	return 0;

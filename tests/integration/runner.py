@@ -108,7 +108,8 @@ class Runner:
         return self.log.read().decode(errors="replace")
 
     def assign(self, language, code=None, *, files=None, entry=None, args=(), stdin=b"", limits=None,
-               compile_limits=None, runs=None, tenant="default", lease_ms=30000, task=None):
+               compile_limits=None, runs=None, tenant="default", lease_ms=30000, task=None,
+               cold=False):
         """Sends ASSIGN, with CONTENT for what is big. Returns the task's id."""
         task = task or uuid.uuid4().bytes
         entry = entry or {"python": "main.py", "c": "main.c", "java": "Main.java",
@@ -116,7 +117,7 @@ class Runner:
         files = dict(files or {})
         if code is not None:
             files[entry] = code.encode() if isinstance(code, str) else code
-        runs = runs or [{"args": args, "stdin": stdin, "limits": limits}]
+        runs = runs or [{"args": args, "stdin": stdin, "limits": limits, "cold": cold}]
         later = []
         room = 512 * 1024
 
@@ -136,7 +137,8 @@ class Runner:
         run_messages = [{"args": list(r.get("args", ())),
                          "stdin": inline(r.get("stdin", b""), True, i),
                          "stdin_size": len(r.get("stdin", b"")),
-                         "limits": complete(r.get("limits"))} for i, r in enumerate(runs)]
+                         "limits": complete(r.get("limits")),
+                         "cold": r.get("cold", False)} for i, r in enumerate(runs)]
         self.tasks[task] = Result()
         self.connection.send("assign", task=task, attempt=1, lease_ms=lease_ms, tenant=tenant,
                              program=program_, runs=run_messages)

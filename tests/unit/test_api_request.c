@@ -133,6 +133,7 @@ static const struct bad bad_bodies[] = {
 	{"{" PY ",\"limits\":{\"cpu_ms\":60001}}", 422, "limits.cpu_ms"},
 	{"{" PY ",\"limits\":{\"stack_bytes\":9223372036854775807}}", 422, "limits.stack_bytes"},
 	{"{" PY ",\"priority\":\"urgent\"}", 400, "priority"},
+	{"{" PY ",\"standby\":\"no\"}", 400, "standby"},
 	{"{" PY ",\"deadline_ms\":0}", 400, "deadline_ms"},
 	{"{" PY ",\"deadline_ms\":604800001}", 400, "deadline_ms"},
 };
@@ -251,7 +252,7 @@ static void request_full_is_taken_whole(void **state)
 		"\"args\":[\"\",\"\xc3\xa4\"],\"files\":[{\"name\":\"a b\",\"content\":\"\"},"
 		"{\"name\":\"-x\",\"content\":\"/w==\",\"encoding\":\"base64\"}],"
 		"\"limits\":{\"cpu_ms\":60000,\"memory_bytes\":5e6},\"priority\":\"low\","
-		"\"deadline_ms\":250}");
+		"\"deadline_ms\":250,\"standby\":false}");
 	const struct task_program *p = &s->program;
 
 	(void)state;
@@ -271,6 +272,7 @@ static void request_full_is_taken_whole(void **state)
 	assert_int_equal(s->runs[0].limits.cpu_ms, 60000);
 	assert_int_equal(s->runs[0].limits.memory_bytes, 5000000);
 	assert_int_equal(s->class, TASK_CLASS_LOW);
+	assert_true(s->runs[0].cold);
 	assert_int_equal(s->deadline_us, 1250000);
 }
 
@@ -283,6 +285,7 @@ static void request_files_without_code_have_an_entry(void **state)
 	(void)state;
 	assert_string_equal(s->program.entry, "m.py");
 	assert_int_equal(s->program.n_files, 1);
+	assert_false(s->runs[0].cold);
 }
 
 /* A body with n elements in an array: what stands before and after the number of each. */

@@ -61,7 +61,12 @@ static void on_failed(struct box_use *u, const char *message)
 	maybe_leave(use_of(u));
 }
 
-static const struct box_ops ops = {on_started, on_exited, on_gone, on_failed};
+static const struct box_ops ops = {
+	.started = on_started,
+	.exited = on_exited,
+	.gone = on_gone,
+	.failed = on_failed,
+};
 
 static void on_lost(void *ctx, const char *message)
 {
