@@ -182,6 +182,8 @@ int main(int argc, char **argv)
 	kube_lines_init(&h.lines, 1024 * 1024);
 	if (argc > 1 && str_eq(argv[1], "calls"))
 		r = harness_calls(&h, argc - 2, argv + 2);
+	if (argc > 1 && str_eq(argv[1], "reflect"))
+		r = harness_reflect(&h, argc - 2, argv + 2);
 	if (r < 0)
 		return 2;
 	(void)uv_pipe_init(&h.loop, &h.input, 0);
