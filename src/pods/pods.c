@@ -4,7 +4,7 @@
 #include "base/cleanup.h"
 #include "base/url.h"
 
-static const struct pods_impl *const impls[] = {&pods_local, &pods_remote};
+static const struct pods_impl *const impls[] = {&pods_local, &pods_remote, &pods_kubernetes};
 
 int pods_open(uv_loop_t *loop, const struct pods_config *cfg, const struct pods_ops *ops, void *ctx,
 	      struct pods **ret_pods, struct err *e)
@@ -14,13 +14,20 @@ int pods_open(uv_loop_t *loop, const struct pods_config *cfg, const struct pods_
 			return impls[i]->open(loop, cfg, ops, ctx, ret_pods, e);
 	return err_set(
 		e, -EINVAL,
-		"\"%s\" names no place for pods: use \"local:\" or \"runners:NAME@HOST:PORT,...\"",
+		"\"%s\" names no place for pods: use \"local:\", \"runners:NAME@HOST:PORT,...\" or "
+		"\"kubernetes:NAMESPACE\"",
 		cfg->url);
 }
 
 void pods_connection_lost(struct pods *p, const char *pod, const char *reason)
 {
 	p->impl->connection_lost(p, pod, reason);
+}
+
+void pods_heard(struct pods *p, const char *pod, unsigned slots, unsigned used, uint64_t tasks)
+{
+	if (p->impl->heard)
+		p->impl->heard(p, pod, slots, used, tasks);
 }
 
 void pods_reload(struct pods *p)

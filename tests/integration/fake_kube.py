@@ -141,7 +141,7 @@ class Kube:
             self.events.clear()
 
     def template(self, name, image="img:1", slots=1, labels=None, **annotations):
-        notes = {"kiln/slots": str(slots)} | {"kiln/" + k.replace("_", "-"): str(v)
+        notes = {"kiln/slots": str(slots), "kiln/port": str(self.pod_port)} | {"kiln/" + k.replace("_", "-"): str(v)
                                               for k, v in annotations.items()}
         old = self.objects["podtemplates"].get(name)
         return self.put("podtemplates", {
@@ -544,10 +544,10 @@ class Request:
             with kube.lock:
                 ready = [e for e in kube.events if e[0] > since and e[1] == self.resource and
                          self.selected(e[3])]
+                newest = kube.version  # of what is told with this look, and not of what comes next
                 if not ready or "silent" in fault:
                     kube.lock.wait(0.05)
                     ready = []
-                newest = kube.version
             for version, _, kind, obj in ready:
                 if left <= 0:
                     return

@@ -184,8 +184,12 @@ int main(int argc, char **argv)
 		r = harness_calls(&h, argc - 2, argv + 2);
 	if (argc > 1 && str_eq(argv[1], "reflect"))
 		r = harness_reflect(&h, argc - 2, argv + 2);
-	if (r < 0)
+	if (argc > 1 && str_eq(argv[1], "pods"))
+		r = harness_pods(&h, argc - 2, argv + 2);
+	if (r < 0) {
+		(void)uv_run(&h.loop, UV_RUN_DEFAULT);
 		return 2;
+	}
 	(void)uv_pipe_init(&h.loop, &h.input, 0);
 	h.input.data = &h;
 	(void)uv_pipe_open(&h.input, 0);

@@ -34,3 +34,4 @@ const char *harness_quote(const char *text);
 /* The modes. Each sets command and end, and returns 0 or prints why not. */
 int harness_calls(struct harness *h, int argc, char **argv);
 int harness_reflect(struct harness *h, int argc, char **argv);
+int harness_pods(struct harness *h, int argc, char **argv);

@@ -103,11 +103,12 @@ void plan_pools_begin(struct plan *p)
 		p->pools[i]->listed = false;
 }
 
-void plan_pools_listed(struct plan *p)
+void plan_keep_pool(struct plan *p, const char *name)
 {
-	for (size_t i = 0; i < p->n_pools; i++)
-		if (!p->pools[i]->listed)
-			p->pools[i]->gone = true;
+	struct plan_pool *pool = plan_find_pool(p, name);
+
+	if (pool)
+		pool->listed = true;
 }
 
 void plan_drop_pool(struct plan *p, const char *name)

@@ -64,6 +64,7 @@ struct plan_pod {
 	int64_t ordered_ms;
 	bool labelling;
 	bool failure_counted;
+	bool dialled; /* the manager's: is being connected to */
 };
 
 struct plan_pool {
@@ -105,8 +106,9 @@ void plan_fini(struct plan *p);
 
 /* Takes the definition. */
 int plan_put_pool(struct plan *p, struct kube_pool *def_take);
-void plan_pools_begin(struct plan *p);
-void plan_pools_listed(struct plan *p);
+void plan_pools_begin(struct plan *p); /* none is listed */
+/* Its template is there, and cannot be used: what is in force stays. */
+void plan_keep_pool(struct plan *p, const char *name);
 void plan_drop_pool(struct plan *p, const char *name);
 struct plan_pool *plan_find_pool(struct plan *p, const char *name);
 
