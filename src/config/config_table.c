@@ -74,7 +74,9 @@ const struct config_key config_keys[] = {
 	ADDRESS("queue", queue, "memory:", "memory:"),
 	ADDRESS("cache", cache, "memory:", "memory: or redis://[USER:PASSWORD@]HOST:PORT/DB"),
 	TEXT("pods", pods, "local:",
-	     "local:, or runners:NAME@HOST:PORT,... or runners:file=PATH for runners that listen"),
+	     "local:, or runners:NAME@HOST:PORT,... or runners:file=PATH for runners that listen, "
+	     "or "
+	     "kubernetes:NAMESPACE for pods of Kubernetes"),
 	TEXT("cluster_secret_file", cluster_secret_file, "",
 	     "file with the secret that the keys of listening runners are derived from"),
 	TEXT("languages", languages, NULL,
