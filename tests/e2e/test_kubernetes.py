@@ -224,3 +224,34 @@ def test_metrics_of_pools(cluster, serve):
     assert 'kiln_pool_want_pods{pool="python"} 1' in text
     assert "kiln_leader 1" in text
     assert 'kiln_pool_pod_starts_total{pool="python",result="ready"} 1' in text
+
+
+@pytest.mark.release_only
+def test_known_pod_takes_less_than_4_kib(cluster):
+    """Of what a process knows about each pod; the buffers of a connection that is up come on top."""
+    kube, n = cluster.kube, 5000
+    kube.on_run = kube.on_end = None
+    kube.start_s = 1e9
+    kube.template("python", min=n, max=n)
+    program = os.path.join(harness.BUILD, "tests", "integration", "kube-harness")
+
+    def resident(count):
+        with kube.lock:
+            for i in range(count):
+                name = f"kiln-python-{i}"
+                kube.objects["pods"][name] = {
+                    "metadata": {"name": name, "uid": f"u{i}", "resourceVersion": str(i + 1),
+                                 "labels": {"kiln/pool": "python", "kiln/rev": "x"}},
+                    "spec": {"nodeName": "n", "filler": "y" * 3000},
+                    "status": {"phase": "Running", "podIP": f"127.8.{i // 250}.{i % 250 + 1}"}}
+        with subprocess.Popen([program, "pods", kube.url, "1"], stdin=subprocess.PIPE,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            before = len(kube.seen("watch", "pods"))
+            kube.wait(lambda: len(kube.seen("watch", "pods")) > before, 30, "the list")
+            time.sleep(2)
+            with open(f"/proc/{process.pid}/status", encoding="ascii") as f:
+                kib = next(int(line.split()[1]) for line in f if line.startswith("VmRSS:"))
+            process.kill()
+        return kib * 1024
+    small = resident(10)
+    assert (resident(n) - small) / n < 4096

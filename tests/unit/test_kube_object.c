@@ -33,7 +33,8 @@ static void pod_that_runs_is_read(void **state)
 	assert_int_equal(
 		read_pod("{\"metadata\":{\"name\":\"p\",\"uid\":\"u\",\"resourceVersion\":\"9\","
 			 "\"labels\":{\"kiln/pool\":\"c\",\"kiln/rev\":\"ab\",\"kiln/state\":"
-			 "\"busy\"}},\"spec\":{\"nodeName\":\"n\"},\"status\":{\"phase\":"
+			 "\"busy\"},\"annotations\":{\"kiln/"
+			 "replace\":\"\"}},\"spec\":{\"nodeName\":\"n\"},\"status\":{\"phase\":"
 			 "\"Running\",\"podIP\":\"10.0.0.7\",\"conditions\":[{\"type\":\"Ready\","
 			 "\"status\":\"True\"}]}}",
 			 &p, NULL),
@@ -43,7 +44,7 @@ static void pod_that_runs_is_read(void **state)
 	assert_string_equal(p.ip, "10.0.0.7");
 	assert_string_equal(p.version, "9");
 	assert_int_equal(p.phase, KUBE_RUNNING);
-	assert_true(p.ready && p.scheduled && p.labelled_busy);
+	assert_true(p.ready && p.scheduled && p.labelled_busy && p.unwanted);
 	assert_false(p.deleting || p.unschedulable || p.evicted);
 }
 

@@ -322,6 +322,27 @@ static void pods_that_served_long_enough_are_replaced(void **state)
 	assert_int_equal(pod->tasks, 0);
 }
 
+static void pod_that_is_unwanted_is_replaced(void **state)
+{
+	struct world *w = *state;
+	struct plan_pod *pod;
+	char name[KUBE_POD_NAME_MAX];
+
+	world_template(w, "python", "a", "\"kiln/min\":\"2\",\"kiln/max\":\"4\"");
+	world_run(w, 3);
+	world_start_all(w, 1);
+	pod = world_any(w, PLAN_IDLE);
+	pod->facts.unwanted = true;
+	memcpy(name, pod->facts.name, sizeof name);
+	world_run(w, 3);
+	assert_non_null(plan_find(&w->plan, name)); /* until there is another */
+	world_start_all(w, 1);
+	world_run(w, 3);
+	assert_null(plan_find(&w->plan, name));
+	assert_int_equal(world_count(w, PLAN_IDLE), 2);
+	assert_int_equal(w->counts[PLAN_DRAIN], 1);
+}
+
 /* ---- labels ---- */
 
 static void labels_say_what_lasts(void **state)
@@ -510,6 +531,7 @@ int main(void)
 		CASE(new_template_without_room_for_more_goes_one_by_one),
 		CASE(new_template_waits_for_long_tasks_without_draining_all),
 		CASE(pods_that_served_long_enough_are_replaced),
+		CASE(pod_that_is_unwanted_is_replaced),
 		CASE(labels_say_what_lasts),
 		CASE(starts_are_measured),
 		CASE(arrivals_are_what_ended_and_what_is_more_than_before),

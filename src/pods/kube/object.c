@@ -112,6 +112,7 @@ int kube_pod_read(const json_t *object, struct kube_pod *ret_pod, struct err *e)
 	if (!str_copy(p.revision, sizeof p.revision, kube_text(labels, KUBE_LABEL_REVISION, NULL)))
 		p.revision[0] = '\0';
 	p.labelled_busy = str_eq(kube_text(labels, KUBE_LABEL_STATE, NULL), "busy");
+	p.unwanted = json_object_get(json_object_get(meta, "annotations"), KUBE_NOTE_REPLACE);
 	p.deleting = json_is_string(json_object_get(meta, "deletionTimestamp"));
 	p.scheduled = *kube_text(object, "spec", "nodeName", NULL) != '\0';
 	read_status(json_object_get(object, "status"), &p);

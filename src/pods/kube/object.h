@@ -18,6 +18,9 @@
 #define KUBE_LABEL_REVISION "kiln/rev"	 /* of that template */
 #define KUBE_LABEL_STATE    "kiln/state" /* "busy" or "idle", as the leader last wrote it */
 
+/* An annotation, of any value, by which people say that a pod is to be replaced. */
+#define KUBE_NOTE_REPLACE "kiln/replace"
+
 enum {
 	KUBE_POD_NAME_MAX = 64,
 	KUBE_UID_MAX = 40,
@@ -49,6 +52,7 @@ struct kube_pod {
 	bool ready;	    /* its readiness probe says so */
 	bool evicted;	    /* by the node, or for a drain of it */
 	bool labelled_busy;
+	bool unwanted;		      /* has KUBE_NOTE_REPLACE */
 	int exit_code;		      /* of the first container that ended; 0 */
 	char reason[KUBE_REASON_MAX]; /* why it waits or ended: "OOMKilled", "ImagePullBackOff" */
 };

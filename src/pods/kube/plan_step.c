@@ -78,12 +78,20 @@ static bool is_outdated(const struct view *v, const struct plan_pod *pod)
 	return !str_eq(pod->facts.revision, v->pool->def.revision);
 }
 
-static bool is_used_up(const struct plan_step *s, const struct view *v, const struct plan_pod *pod)
+/* Why a pod that serves is to be replaced, or NULL. */
+static const char *why_replace(const struct plan_step *s, const struct view *v,
+			       const struct plan_pod *pod)
 {
 	const struct kube_pool *def = &v->pool->def;
 
-	return (def->recycle_tasks && pod->tasks >= def->recycle_tasks) ||
-	       s->now_ms - pod->seen_ms >= def->recycle_ms;
+	if (is_outdated(v, pod))
+		return "outdated";
+	if (pod->facts.unwanted)
+		return "unwanted";
+	if ((def->recycle_tasks && pod->tasks >= def->recycle_tasks) ||
+	    s->now_ms - pod->seen_ms >= def->recycle_ms)
+		return "used_up";
+	return NULL;
 }
 
 /* Idle before busy, the least busy first, then the oldest. */
@@ -105,8 +113,7 @@ static void choose_old(const struct plan_step *s, struct view *v)
 	size_t surge = (c->idle + c->busy) / SURGE_DIVISOR;
 
 	for (size_t i = 0; i < v->n; i++)
-		if (is_ready(v->pods[i]) &&
-		    (is_outdated(v, v->pods[i]) || is_used_up(s, v, v->pods[i])))
+		if (is_ready(v->pods[i]) && why_replace(s, v, v->pods[i]))
 			v->old[v->n_old++] = v->pods[i];
 	qsort(v->old, v->n_old, sizeof *v->old, by_turn);
 	if (!v->known)
@@ -282,8 +289,7 @@ static void replace(struct plan_step *s, struct view *v)
 		return;
 	for (size_t i = 0; i < v->n_replaced; i++)
 		if (v->old[i]->order == PLAN_NO_ORDER)
-			(void)plan_order(s, v->old[i], PLAN_TO_DRAIN,
-					 is_outdated(v, v->old[i]) ? "outdated" : "used_up");
+			(void)plan_order(s, v->old[i], PLAN_TO_DRAIN, why_replace(s, v, v->old[i]));
 }
 
 static void label(struct plan_step *s, struct view *v, size_t *left)

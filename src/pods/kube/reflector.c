@@ -64,8 +64,7 @@ static int64_t now_ms(void)
 
 static void note_life(struct kube_reflector *r)
 {
-	metric_set(METRIC_KUBE_LAST_EVENT, (double)(clock_wall_us() / 1000) / 1000,
-		   r->cfg.resource);
+	metric_set(METRIC_KUBE_LAST_EVENT, (double)clock_wall_us() / 1e6, r->cfg.resource);
 }
 
 /* ---- rests ---- */
