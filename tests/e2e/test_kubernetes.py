@@ -154,11 +154,12 @@ def test_pods_that_are_killed_lose_no_task(cluster, serve):
     server = serve()
     harness.wait_until(lambda: len(cluster.running()) == 3, what="three pods")
     tasks = [server.submit("python", f"import time; time.sleep(0.3); print({i})") for i in range(40)]
-    for _ in range(4):
-        time.sleep(0.8)
-        for name in cluster.running()[:1]:
-            cluster.kill(name)
-    done = [server.wait(t) for t in tasks]
+    for _ in range(2):  # a task has three attempts
+        harness.wait_until(lambda: any(server.result(t)["status"] == "running" for t in tasks),
+                           what="a task that runs")
+        time.sleep(0.5)
+        cluster.kill(cluster.running()[0])
+    done = [server.wait(t, 120) for t in tasks]
     assert [(t["status"], t["stdout"]) for t in done] == [("done", f"{i}\n") for i in range(40)]
 
 
