@@ -4,6 +4,7 @@
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,14 @@ PROGRAMS = [
     ("java", "Java hello, compiled before", "Main.java",
      'public class Main {\n    public static void main(String[] args) {\n'
      '        System.out.println("hello");\n    }\n}\n'),
+]
+
+# Compiled each time: the text of a comment is another one in each.
+UNSEEN = [
+    ("c", "C hello", "main.c", PROGRAMS[0][3]),
+    ("cpp", "C++ hello with bits/stdc++.h", "main.cpp",
+     '#include <bits/stdc++.h>\n\nint main()\n{\n\tstd::cout << "hello\\n";\n}\n'),
+    ("java", "Java hello", "Main.java", PROGRAMS[2][3]),
 ]
 
 
@@ -108,6 +117,36 @@ class Bench:
         result["resident_mib"] = server.resident_mib()
         return result
 
+    def unseen(self, server, entry):
+        """A bare compile and run, and a task of a program that was never seen, in turn."""
+        language, title, source, code = entry
+        directory = tempfile.mkdtemp(dir=self.scratch)
+        compile_argv, run_argv = language_argv(language, source)
+        bare, tasks, cpu_ms = [], [], 0
+        end = time.monotonic() + self.seconds(15)
+        while len(tasks) < 5 or time.monotonic() < end:
+            text = f"// {time.monotonic_ns()}\n{code}"
+            with open(os.path.join(directory, source), "w", encoding="utf-8") as f:
+                f.write(text)
+            start = time.monotonic()
+            for argv in (compile_argv, run_argv):
+                done = subprocess.run(argv, cwd=directory, env=CLEAN_ENV, check=True,
+                                      stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+            assert done.stdout == b"hello\n", done
+            bare.append((time.monotonic() - start) * 1000)
+            before, start = server.cpu_ms(), time.monotonic()
+            status, told = server.request("POST", "/submit?wait=60", {"language": language, "code": text})
+            tasks.append((time.monotonic() - start) * 1000)
+            cpu_ms += server.cpu_ms() - before
+            if status != 200 or told["stdout"] != "hello\n" or told["compile"]["cached"]:
+                sys.exit(f"{title} failed: {told}")
+        result = {"language": language, "title": title, "n": len(tasks),
+                  "bare_ms": statistics.median(bare), "p50_ms": statistics.median(tasks),
+                  "cpu_ms": cpu_ms / len(tasks)}
+        say(f"  {title:32} {result['bare_ms']:9.1f} {result['p50_ms']:9.1f} "
+            f"{result['p50_ms'] / result['bare_ms']:9.2f} {result['cpu_ms']:9.1f}")
+        return result
+
 
 def language_argv(language, source):
     """The compile and run argument vectors of languages/NAME.yaml, with the default entry."""
@@ -129,6 +168,7 @@ def language_argv(language, source):
         names = {"{entry}": source, "{sources}": source, "{stem}": os.path.splitext(source)[0],
                  "{memory_mib}": "512"}
         words = [w.strip().strip("'\"") for w in words]
+        words = [w for w in words if "{setup}" not in w]
         for name, value in names.items():
             words = [w.replace(name, value) for w in words]
         return words

@@ -4,6 +4,7 @@
 
     bench/run.py --build build            the table, and a JSON file in bench/reports/
     bench/run.py --build build --quick    a tenth of the time, for a first look
+    bench/run.py --build build --unseen   only what programs cost that were never seen
     bench/run.py --build build --soak     memory over 100,000 tasks, and nothing else
     bench/run.py --distributed            Kiln as separate processes over PostgreSQL, RabbitMQ and
                                           Redis, beside the embedded one
@@ -19,8 +20,10 @@ import sys
 import time
 
 import distributed
-from measure import PROGRAMS, Bench, line, ports, save, say, show_figures
+from measure import PROGRAMS, UNSEEN, Bench, line, ports, save, say, show_figures
 from servers import CLEAN_ENV, ROOT, Server
+
+SETUP = ("cpp", "java")  # languages that make something beforehand
 
 
 def submit_only(bench):
@@ -58,6 +61,12 @@ def soak(bench, slots, tasks):
     return {"tasks": told["n"], "errors": told["errors"], "rps": told["rps"], "curve": [
         {"tasks": round(told["n"] * at / points[-1][0]), "resident_mib": round(mib, 2)}
         for at, mib in points]}
+
+
+def unseen(bench, server):
+    server.await_setup(SETUP)
+    say(f"\n  {'compiled and run, never seen':32} {'bare ms':>9} {'p50 ms':>9} {'times':>9} {'CPU ms':>9}")
+    return [bench.unseen(server, entry) for entry in UNSEEN]
 
 
 def machine():
@@ -114,6 +123,7 @@ def main():
     parser.add_argument("--slots", type=int, default=max(2, min(8, os.cpu_count() or 2)))
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--soak", nargs="?", type=int, const=100_000, metavar="TASKS")
+    parser.add_argument("--unseen", action="store_true")
     parser.add_argument("--distributed", action="store_true")
     args = parser.parse_args()
     bench = Bench(args.build, args.quick)
@@ -127,6 +137,11 @@ def main():
             show_soak(report["soak"])
             save(report, "soak")
             return
+        if args.unseen:
+            with Server(bench.build, args.slots) as server:
+                report["unseen"] = unseen(bench, server)
+            save(report, "unseen")
+            return
         if args.distributed:
             report["distributed"] = distributed.run(bench, args.slots)
             show_figures(report, distributed.figures(report["distributed"]))
@@ -134,6 +149,7 @@ def main():
             return
         with Server(bench.build, args.slots) as server:
             report["start_ms"] = server.start_ms
+            server.await_setup(SETUP)
             time.sleep(2)
             report["idle_mib"] = server.resident_mib()
             _, task = server.request("POST", "/submit?wait=30", {"language": "bash", "code": "true"})
@@ -143,6 +159,7 @@ def main():
                 f" {'CPU ms':>9} {'errors':>7}")
             report["programs"] = [bench.program(server, entry) for entry in PROGRAMS]
             report["after_mib"] = server.resident_mib()
+            report["unseen"] = unseen(bench, server)
         say("\nSubmit alone, slots occupied")
         report["submit_only"] = submit_only(bench)
         line("16 clients", report["submit_only"])

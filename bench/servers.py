@@ -148,11 +148,13 @@ class Server(Kiln):
     def __init__(self, build, slots, config=""):
         super().__init__(build)
         self.slots, self.config, self.start_ms = slots, config, None
+        self.setup = os.path.join(self.build, "bench", "setup")  # kept from run to run
 
     def __enter__(self):
         self.ports = [free_port()]
         argv = [self.program("kiln"), "serve", "--listen", f"127.0.0.1:{self.ports[0]}",
-                "--data-dir", self.path("data"), "--slots", str(self.slots)]
+                "--data-dir", self.path("data"), "--slots", str(self.slots),
+                "--setup-dir", self.setup]
         if self.config:
             with open(self.path("kiln.yaml"), "w", encoding="utf-8") as f:
                 f.write(self.config)
@@ -162,6 +164,15 @@ class Server(Kiln):
         self.await_ready("serve", self.ports[0])
         self.start_ms = (time.monotonic() - start) * 1000
         return self
+
+    def await_setup(self, languages, seconds=300):
+        """Until what these languages make beforehand is there."""
+        end = time.monotonic() + seconds
+        while not all(any(name.startswith(language + "-") for name in os.listdir(self.setup))
+                      for language in languages):
+            if time.monotonic() > end:
+                sys.exit(f"nothing was made beforehand for {' and '.join(languages)}")
+            time.sleep(0.1)
 
 
 class Stack:

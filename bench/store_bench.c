@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/str.h"
+#include "base/url.h"
 #include "store/outbox.h"
 
 #include <errno.h>
@@ -289,7 +290,9 @@ int main(int argc, char **argv)
 		(void)fprintf(stderr, "usage: store_bench URL [OUTSTANDING [SECONDS [BYTES]]]\n");
 		return 2;
 	}
-	if (store_open(loop, &cfg, &b->store, &e) < 0) {
+	if ((url_scheme_is(cfg.url, "postgresql", NULL) &&
+	     store_migrate(cfg.url, NULL, NULL, &e) < 0) ||
+	    store_open(loop, &cfg, &b->store, &e) < 0) {
 		(void)fprintf(stderr, "%s\n", e.msg);
 		return 1;
 	}

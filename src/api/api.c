@@ -148,19 +148,46 @@ static void add_location(struct http_request *r, const struct uuid *id)
 	http_reply_header(r, "Location", path);
 }
 
-void api_reply_task(struct api *a, struct http_request *r, int status, const struct task *t)
+static void render(const struct api *a, const struct task *t, struct buf *ret_body)
 {
 	struct json_writer w;
+
+	buf_init(ret_body, render_task_max(&a->cfg.run_ceilings, &a->cfg.compile_ceilings));
+	json_writer_init(&w, ret_body);
+	render_task(&w, t);
+	(void)buf_append_char(ret_body, '\n');
+}
+
+void api_reply_task(struct api *a, struct http_request *r, int status, const struct task *t)
+{
 	struct buf body;
 
-	buf_init(&body, render_task_max(&a->cfg.run_ceilings, &a->cfg.compile_ceilings));
-	json_writer_init(&w, &body);
-	render_task(&w, t);
-	(void)buf_append_char(&body, '\n');
+	render(a, t, &body);
 	http_reply(r, status, "application/json", &body);
 	buf_fini(&body);
 	if (status == 202)
 		add_location(r, &t->spec.id);
+}
+
+void api_reply_submitted(struct api *a, struct http_request *r, const struct task *t)
+{
+	bool is_final = task_state_is_final(t->state);
+	struct task before = *t;
+	struct buf body;
+
+	render(a, t, &body);
+	if (is_final && http_reply_fits(r, body.len)) {
+		http_reply(r, 200, "application/json", &body);
+		buf_fini(&body);
+		return;
+	}
+	buf_fini(&body);
+	if (is_final) {
+		before.state = TASK_RUNNING;
+		before.result = NULL;
+		before.finished_us = 0;
+	}
+	api_reply_task(a, r, 202, &before);
 }
 
 void api_reply_brief(struct http_request *r, int status, const struct uuid *id,
@@ -244,8 +271,8 @@ static int start_http(struct api *a, struct err *e)
 		.n_routes = ARRAY_SIZE(routes),
 		.ctx = a,
 		.guard = guard_check,
-		.recognise = a->auth ? auth_recognise : NULL,
-		.admit = a->auth ? auth_admit : NULL,
+		.recognise = auth_recognise,
+		.admit = auth_admit,
 	};
 	int r = http_server_new(a->loop, &http, &a->http, e);
 
@@ -281,8 +308,8 @@ int api_new(uv_loop_t *loop, const struct api_config *cfg, struct api **ret_api,
 	r = result_start(a);
 	if (!r)
 		r = quota_new(a, &a->quota);
-	if (!r && cfg->keys)
-		r = auth_new(a, &a->auth);
+	if (!r)
+		r = auth_new(a, cfg->keys, &a->auth);
 	if (r < 0)
 		(void)err_errno(e, r, "could not start the API");
 	else
@@ -292,6 +319,7 @@ int api_new(uv_loop_t *loop, const struct api_config *cfg, struct api **ret_api,
 		release(a);
 		return r;
 	}
+	auth_start(a->auth);
 	*ret_api = a;
 	return 0;
 }
@@ -314,6 +342,7 @@ void api_close(struct api *a, void (*closed)(void *ctx), void *ctx)
 	a->closed = closed;
 	a->closed_ctx = ctx;
 	a->closing = true;
+	auth_stop(a->auth);
 	result_stop(a);
 	http_server_close(a->http, on_http_closed, a);
 }

@@ -35,8 +35,8 @@ struct api;
 struct api_config {
 	const char *listen;	  /* "127.0.0.1:8080"; port 0: any */
 	const char *const *hosts; /* further names that a server on loopback answers to, to NULL */
-	bool keys;		  /* API keys are needed */
-	bool open;		  /* none are needed, though the address is not loopback */
+	bool keys; /* there is a key, or was: needed from the start; else from the first */
+	bool open; /* none are needed, though the address is not loopback */
 
 	struct store *store;
 	struct queue *queue; /* for its health only */
@@ -52,7 +52,7 @@ struct api_config {
 	struct task_limits compile_defaults, compile_ceilings;
 
 	size_t body_max_bytes;
-	size_t held_max_bytes;		  /* requests and replies in memory at one time */
+	size_t held_max_bytes;		  /* requests in memory at one time, and replies */
 	unsigned connections_per_address; /* 0: as many as in all */
 	unsigned connections_max;	  /* the limit of open files must be higher */
 	size_t waiters_max;		  /* requests that wait for a result at one time */

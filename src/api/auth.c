@@ -22,21 +22,24 @@ struct pending {
 
 struct auth {
 	struct api *api;
+	bool needed; /* never false again */
+	uv_timer_t watch;
 	struct store_key_list query;
-	bool reading;
+	bool reading, failed;
 	int64_t read_us; /* monotonic time of the last answer, 0: none yet */
 	struct store_key *keys;
 	size_t n;
 	struct list pending;
 };
 
-int auth_new(struct api *a, struct auth **ret_auth)
+int auth_new(struct api *a, bool needed, struct auth **ret_auth)
 {
 	struct auth *auth = calloc(1, sizeof *auth);
 
 	if (!auth)
 		return -ENOMEM;
 	auth->api = a;
+	auth->needed = needed;
 	list_init(&auth->pending);
 	*ret_auth = auth;
 	return 0;
@@ -101,20 +104,38 @@ static int check_key(struct auth *auth, struct http_request *r)
 	return 1;
 }
 
+/* A revoked key counts too: who had one in force relied on it. */
+static void lock(struct auth *auth)
+{
+	if (auth->needed || !auth->n)
+		return;
+	auth->needed = true;
+	(void)uv_timer_stop(&auth->watch);
+	log_info("api", "there is a key: keys are needed from now on");
+}
+
+static void keep(struct auth *auth, int code)
+{
+	/* Looked for in vain every few seconds: said once. */
+	if (code < 0 && !auth->failed)
+		log_error("api", "could not read the API keys", LOG_STR("error", err_text(code)));
+	auth->failed = code < 0;
+	if (code < 0)
+		return;
+	free(auth->keys);
+	auth->keys = TAKE_PTR(auth->query.keys);
+	auth->n = auth->query.n;
+	auth->read_us = clock_monotonic_us();
+	lock(auth);
+}
+
 static void on_keys(struct store_req *req, int code)
 {
 	struct auth *auth = req->ctx;
 	struct pending *p, *tmp;
 
 	auth->reading = false;
-	if (code < 0) {
-		log_error("api", "could not read the API keys", LOG_STR("error", err_text(code)));
-	} else {
-		free(auth->keys);
-		auth->keys = TAKE_PTR(auth->query.keys);
-		auth->n = auth->query.n;
-		auth->read_us = clock_monotonic_us();
-	}
+	keep(auth, code);
 	LIST_FOREACH_SAFE (p, tmp, &auth->pending, link) {
 		struct http_request *r = p->request;
 
@@ -138,11 +159,37 @@ static void refresh(struct auth *auth)
 	store_key_list(auth->api->cfg.store, &auth->query);
 }
 
+static void on_watch(uv_timer_t *timer)
+{
+	refresh(timer->data);
+}
+
+void auth_start(struct auth *auth)
+{
+	api_begin_operation(auth->api);
+	(void)uv_timer_init(auth->api->loop, &auth->watch);
+	auth->watch.data = auth;
+	if (!auth->needed)
+		(void)uv_timer_start(&auth->watch, on_watch, REFRESH_MS, REFRESH_MS);
+}
+
+static void on_watch_closed(uv_handle_t *handle)
+{
+	api_end_operation(((struct auth *)handle->data)->api);
+}
+
+void auth_stop(struct auth *auth)
+{
+	uv_close((uv_handle_t *)&auth->watch, on_watch_closed);
+}
+
 int auth_recognise(struct http_request *r, void *ctx)
 {
 	struct auth *auth = ((struct api *)ctx)->auth;
 	int64_t age = age_ms(auth);
 
+	if (!auth->needed)
+		return 1;
 	if (!presented_key(r))
 		return refuse(r, "send \"Authorization: Bearer KEY\"");
 	if (age >= REFRESH_MS)

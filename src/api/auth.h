@@ -6,6 +6,10 @@
  * for up to AUTH_FRESH_MS, so a key that is added or revoked counts within that time. While
  * requests come, the list is read again in the background before it is too old; only the first
  * requests after a pause wait for it.
+ *
+ * While there never was a key, everybody is let in and the list is looked at in the background: the
+ * first key locks the server within AUTH_FRESH_MS. It is never unlocked while it runs, whatever
+ * becomes of the keys: nobody who relies on them shall find it open.
  */
 
 #include "api/http.h"
@@ -16,7 +20,10 @@ enum { AUTH_FRESH_MS = 5000 };
 struct api;
 struct auth;
 
-int auth_new(struct api *a, struct auth **ret_auth);
+int auth_new(struct api *a, bool needed, struct auth **ret_auth);
+/* Begins to look for the first key; an operation of the API until it is stopped. */
+void auth_start(struct auth *auth);
+void auth_stop(struct auth *auth);
 void auth_free(struct auth *auth);
 
 /* The hooks of http.h; ctx is the struct api. */

@@ -153,7 +153,7 @@ void health_answer_ready(struct health *h, struct http_request *r)
 		problem_send(r, PROBLEM_SHUTTING_DOWN, "the server is shutting down");
 	else if (store_health(h->store, &e) < 0)
 		problem_send(r, PROBLEM_NOT_READY, "the store cannot be reached: %s", e.msg);
-	else if (h->needs_queue && queue_check(h->queue, &e) < 0)
+	else if (h->needs_queue && queue_check(h->queue, &e) == -ENOTCONN)
 		problem_send(r, PROBLEM_NOT_READY, "the queue cannot be reached: %s", e.msg);
 	else if (h->ready && !h->ready(h->ctx, &why))
 		problem_send(r, PROBLEM_NOT_READY, "%s",

@@ -28,6 +28,8 @@ enum {
 	/* Bodies of refused requests are read and thrown away up to this, so that the connection
 	 * stays of use; for longer ones it is closed after the reply. */
 	DISCARD_MAX = 64 * 1024,
+	/* Replies up to this are given in any case: there are no more of them than connections. */
+	SMALL_REPLY_MAX = 16 * 1024,
 	/* A chunked body announces no size, and libmicrohttpd 0.9.75 cannot answer before its end:
 	 * so many times the allowed size are thrown away before the connection is cut. */
 	OVERRUN = 4,
@@ -45,12 +47,6 @@ static int64_t time_for(uint64_t bytes)
 static struct http_conn *conn_of(struct http_request *r)
 {
 	return container_of(r, struct http_conn, request);
-}
-
-static void hold(struct http_request *r, size_t bytes)
-{
-	r->server->held += bytes - r->held;
-	r->held = bytes;
 }
 
 /* ---- replies ---- */
@@ -78,6 +74,7 @@ static void reply(struct http_request *r, int status, const char *content_type, 
 		status = 500;
 	}
 	r->status = status;
+	r->replied_us = clock_monotonic_us();
 	r->reply_time_us = time_for(len);
 	http_reply_header(r, "Content-Type", content_type);
 	http_reply_header(r, "X-Content-Type-Options", "nosniff");
@@ -103,15 +100,26 @@ void http_reply(struct http_request *r, int status, const char *content_type, st
 		return;
 	}
 	buf_fini(&r->body);
-	hold(r, len);
+	if (!http_reply_fits(r, len)) {
+		free(data);
+		problem_send(r, PROBLEM_OVERLOADED, "%zu bytes of replies wait to be read",
+			     r->server->held[HTTP_REPLIES]);
+		return;
+	}
+	http_hold(r, HTTP_REPLIES, len);
 	reply(r, status, content_type, data, len, MHD_RESPMEM_MUST_FREE);
+}
+
+bool http_reply_fits(struct http_request *r, size_t len)
+{
+	return len <= SMALL_REPLY_MAX || http_make_room(r, HTTP_REPLIES, len);
 }
 
 void http_reply_static(struct http_request *r, int status, const char *content_type,
 		       const void *bytes, size_t len)
 {
 	buf_fini(&r->body);
-	hold(r, 0);
+	http_hold(r, HTTP_REPLIES, 0);
 	reply(r, status, content_type, bytes, len, MHD_RESPMEM_PERSISTENT);
 }
 
@@ -156,6 +164,7 @@ const struct buf *http_body(const struct http_request *r)
 void http_set_tenant(struct http_request *r, const char *tenant)
 {
 	(void)str_copy(r->tenant, sizeof r->tenant, tenant);
+	r->recognised = true;
 }
 
 const char *http_tenant(const struct http_request *r)
@@ -257,16 +266,16 @@ static enum MHD_Result on_body(struct http_request *r, const char *bytes, size_t
 	conn_of(r)->deadline_us = r->started_us + time_for(r->received);
 	if (r->status)
 		return r->received / OVERRUN > s->cfg.body_max_bytes ? MHD_NO : MHD_YES;
-	if (s->held + len > s->cfg.held_max_bytes) {
-		problem_send(r, PROBLEM_OVERLOADED, "%zu bytes of requests and replies are held",
-			     s->held);
+	if (!http_make_room(r, HTTP_BODIES, len)) {
+		problem_send(r, PROBLEM_OVERLOADED, "%zu bytes of requests are held",
+			     s->held[HTTP_BODIES]);
 		return MHD_YES;
 	}
 	error = r->length && !r->body.cap ? buf_reserve(&r->body, (size_t)r->length) : 0;
 	if (!error)
 		error = buf_append(&r->body, bytes, len);
 	if (!error)
-		hold(r, r->body.len);
+		http_hold(r, HTTP_BODIES, r->body.len);
 	else if (error == -ENOBUFS)
 		refuse_long_body(r);
 	else
@@ -347,7 +356,7 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
 	if (r->response)
 		MHD_destroy_response(r->response);
 	buf_fini(&r->body);
-	hold(r, 0);
+	http_hold(r, r->pool, 0);
 	s->n_requests--;
 	conn_of(r)->deadline_us = now + 2 * PATIENCE_US;
 	if (s->closing)
@@ -549,7 +558,7 @@ void http_server_get_stats(const struct http_server *s, struct http_stats *ret_s
 	*ret_stats = (struct http_stats){
 		.connections = s->n_conns,
 		.requests = s->n_requests,
-		.held_bytes = s->held,
+		.held_bytes = s->held[HTTP_BODIES] + s->held[HTTP_REPLIES],
 	};
 }
 

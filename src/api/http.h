@@ -11,8 +11,10 @@
  * once; it answers with http_reply at once or later, exactly once. A request lives until its reply
  * was sent: a client that leaves while a handler works is noticed when the reply is written.
  *
- * Bounds: connections, bytes of a head (32 KiB), of a body, of all bodies and replies in memory
- * together; and time, for a head, for a body and for reading a reply, each at a least rate.
+ * Bounds: connections, bytes of a head (32 KiB), of a body, of all bodies in memory together, of
+ * all replies; and time, for a head, for a body and for reading a reply, each at a least rate.
+ * Where memory is short, clients that are slow and hold the most are cut off for those who hold
+ * less.
  *
  * Pointers that requests hand out (path, query, headers, body) hold until http_reply.
  */
@@ -64,7 +66,7 @@ struct http_config {
 	unsigned connections_max;
 	unsigned connections_per_address; /* 0: as many as in all */
 	size_t body_max_bytes;
-	size_t held_max_bytes;		 /* bodies and replies in memory at one time */
+	size_t held_max_bytes;		 /* bodies in memory at one time, and so replies */
 	const struct http_route *routes; /* each also below /v1 */
 	size_t n_routes;
 	void *ctx; /* of handlers and hooks */
@@ -111,8 +113,12 @@ void http_go_on(struct http_request *r);
 
 /* ---- its reply ---- */
 
-/* Takes the bytes out of body. A body that failed (memory, its maximum) becomes a 500. */
+/* Takes the bytes out of body. A body that failed (memory, its maximum) becomes a 500, one for
+ * which there is no room a 503. */
 void http_reply(struct http_request *r, int status, const char *content_type, struct buf *body);
+
+/* Whether there is room for a reply of so many bytes now. */
+bool http_reply_fits(struct http_request *r, size_t len);
 
 /* For bytes that live as long as the program. */
 void http_reply_static(struct http_request *r, int status, const char *content_type,

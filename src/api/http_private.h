@@ -3,7 +3,8 @@
 
 /*
  * What the files of the HTTP server share: http.c (daemon, connections, the course of a request),
- * http_head.c (reading and judging a head), http_linger.c (closing without cutting off a reply).
+ * http_head.c (reading and judging a head), http_memory.c (who may hold how much), http_linger.c
+ * (closing without cutting off a reply).
  */
 
 #include "api/http.h"
@@ -27,6 +28,9 @@ struct http_target {
 	char authority[HTTP_AUTHORITY_MAX]; /* "": not in absolute form */
 };
 
+/* Each with a bound of its own, so that who reads slowly keeps nobody from submitting. */
+enum http_memory { HTTP_BODIES, HTTP_REPLIES, _HTTP_MEMORY_MAX };
+
 struct http_request {
 	struct http_server *server;
 	struct MHD_Connection *connection;
@@ -38,6 +42,7 @@ struct http_request {
 	size_t n_query;
 	const char *repeated; /* a header or parameter that came twice, or held a NUL */
 	bool too_many_params;
+	bool recognised; /* the tenant is by a key */
 	bool active;	 /* between its head and its completion */
 	bool whole;	 /* the body has arrived, or is of no more interest */
 	bool admitted;	 /* the tenant is known */
@@ -46,11 +51,13 @@ struct http_request {
 	uint64_t length; /* announced body bytes */
 	bool chunked;
 	uint64_t received; /* body bytes, kept or not */
-	size_t held;	   /* bytes of memory accounted to it */
+	size_t held;	   /* bytes of memory accounted to it, in this pool */
+	enum http_memory pool;
 	struct buf body;
 	struct MHD_Response *response;
 	int status;
 	int64_t started_us; /* monotonic */
+	int64_t replied_us; /* monotonic */
 	int64_t reply_time_us;
 };
 
@@ -79,7 +86,7 @@ struct http_server {
 	struct deferred run;
 	struct list conns;
 	size_t n_conns, n_requests, n_suspended;
-	size_t held;
+	size_t held[_HTTP_MEMORY_MAX];
 	bool closing;
 	int64_t close_by_us;
 	int handles; /* still to be closed */
@@ -94,6 +101,12 @@ void http_target_read(struct http_target *ret_target, const char *text);
  * path, with the authority in front where target has one. */
 void http_head_read(struct http_request *r, const struct http_target *target, const char *url,
 		    const char *method, const char *version);
+
+/* Accounts so many bytes in all to a request, whatever the bound is. */
+void http_hold(struct http_request *r, enum http_memory pool, size_t bytes);
+
+/* Whether this request may hold so many bytes more; other clients may be cut off for it. */
+bool http_make_room(struct http_request *r, enum http_memory pool, size_t more);
 
 /* Keeps a duplicate of fd open for a moment after the daemon has closed its own, and throws away
  * what still comes, so that the kernel does not answer it with a reset, which would take the

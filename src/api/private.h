@@ -19,7 +19,7 @@ struct api {
 	struct api_config cfg;
 	uv_loop_t *loop;
 	struct http_server *http;
-	struct auth *auth; /* NULL: no keys in use */
+	struct auth *auth;
 	struct quota *quota;
 	struct health health;
 	char address[64];
@@ -48,18 +48,25 @@ int api_read_wait(struct http_request *r, int64_t *ret_ms);
 /* Reads the id at the end of the path, or answers and returns negative. */
 int api_read_id(struct http_request *r, struct uuid *ret_id);
 
-/* Answers with one task as an object; in brief: its id and status. */
+/* Answers with one task as an object. */
 void api_reply_task(struct api *a, struct http_request *r, int status, const struct task *t);
+
+/* Answers a submission that waited: 200 with the result; or 202 with the task as it is, or as it
+ * was where the result is there and there is no room for it, so that the client asks for it later.
+ */
+void api_reply_submitted(struct api *a, struct http_request *r, const struct task *t);
+
+/* With its id and status alone. */
 void api_reply_brief(struct http_request *r, int status, const struct uuid *id,
 		     enum task_state state);
 
-/* Answers with the task once it is final, or with what it is when wait_ms are over: 200, or
- * pending_status for one that is not final. known, which is taken over and may be NULL, is answered
+/* Answers with the task once it is final, or with what it is when wait_ms are over: 200, or as
+ * api_reply_submitted does. known, which is taken over and may be NULL, is answered
  * with where the store cannot be asked any more. Counts against waiters_max only what waits. */
 struct result_query {
 	struct uuid id;
 	int64_t wait_ms;
-	int pending_status;
+	bool submitted;	 /* answers a submission */
 	bool read_first; /* it may be final already */
 	bool brief;	 /* answer with id and status alone */
 };

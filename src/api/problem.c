@@ -81,8 +81,10 @@ static const struct kind kinds[_PROBLEM_MAX] = {
 	[PROBLEM_UNKNOWN_ENTRY] = {422, "unknown-entry", "The entry names no file",
 				   "Without \"code\", one of \"files\" must have the name in "
 				   "\"entry\", or the language's own source file name."},
-	[PROBLEM_QUEUE_FULL] = {429, "queue-full", "The queue is full",
-				"Nothing was stored; try again after the time in Retry-After."},
+	[PROBLEM_QUEUE_FULL] =
+		{429, "queue-full", "The queue is full",
+		 "Nothing was stored; \"ceiling\" is how many may wait. Try again after "
+		 "the time in Retry-After."},
 	[PROBLEM_QUOTA_EXCEEDED] = {429, "quota-exceeded", "The tenant has too many tasks waiting",
 				    "Nothing was stored; \"ceiling\" is how many may wait."},
 	[PROBLEM_RATE_LIMITED] = {429, "rate-limited", "The tenant submits too fast",
@@ -96,7 +98,7 @@ static const struct kind kinds[_PROBLEM_MAX] = {
 	[PROBLEM_TOO_MANY_WAITERS] = {503, "too-many-waiters", "Too many requests wait for results",
 				      "Nothing was stored; ask without \"wait\", or try again."},
 	[PROBLEM_OVERLOADED] = {503, "overloaded", "The server has no memory to spare",
-				"Too many bodies are under way; try again."},
+				"Too much is being sent or read at this moment; try again."},
 	[PROBLEM_SHUTTING_DOWN] = {503, "shutting-down", "The server is shutting down",
 				   "Nothing was stored; another replica, or the next start, will "
 				   "answer."},

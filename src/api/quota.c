@@ -15,7 +15,7 @@
  *	the tenants' limits are known? --> its tasks that wait are counted? --> the rate
  *
  * Each question may have to be put to the store or to Redis; a request goes on when the answer is
- * there. A store that does not answer refuses nobody here: the insert that follows will tell.
+ * there. Where the store cannot tell, nobody goes on: a limit that is not known is not waived.
  */
 
 enum {
@@ -76,8 +76,9 @@ void quota_free(struct quota *q)
 
 static int advance(struct quota_request *r);
 
-/* Those of a list go on; each list is emptied first, since they may come back to it. */
-static void go_on(struct list *pending)
+/* Those of a list go on, or end with the store's failure; the list is emptied first, since they may
+ * come back to it. */
+static void go_on(struct list *pending, int failure)
 {
 	struct quota_request *r;
 	struct list ready;
@@ -88,7 +89,7 @@ static void go_on(struct list *pending)
 		int code;
 
 		list_unlink(&r->link);
-		code = advance(r);
+		code = failure < 0 ? failure : advance(r);
 		if (code != -EINPROGRESS)
 			r->done(r, code);
 	}
@@ -101,16 +102,13 @@ static void on_tenants(struct store_req *req, int code)
 	struct quota *q = req->ctx;
 
 	q->reading = false;
-	q->read_us = clock_monotonic_us();
-	if (code < 0) {
-		log_warn("api", "could not read the limits of tenants",
-			 LOG_STR("error", err_text(code)));
-	} else {
+	if (code == 0) {
+		q->read_us = clock_monotonic_us();
 		free(q->tenants);
 		q->tenants = TAKE_PTR(q->query.tenants);
 		q->n = q->query.n;
 	}
-	go_on(&q->pending);
+	go_on(&q->pending, code);
 	api_end_operation(q->api);
 }
 
@@ -148,9 +146,11 @@ static void on_counted(struct store_req *req, int code)
 	struct api *a = t->quota->api;
 
 	t->counting = false;
-	t->counted_us = clock_monotonic_us();
-	t->queued = code < 0 ? 0 : (int64_t)t->query.n;
-	go_on(&t->pending);
+	if (code == 0) {
+		t->counted_us = clock_monotonic_us();
+		t->queued = (int64_t)t->query.n;
+	}
+	go_on(&t->pending, code);
 	api_end_operation(a);
 }
 

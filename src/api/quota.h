@@ -31,7 +31,7 @@ void quota_free(struct quota *q);
  * answer at once. */
 struct quota_request {
 	const char *tenant;				 /* in */
-	void (*done)(struct quota_request *r, int code); /* in: 0, or -EDQUOT with problem */
+	void (*done)(struct quota_request *r, int code); /* in: as quota_ask */
 	void *ctx;					 /* in */
 	struct problem problem;				 /* out, with -EDQUOT */
 	struct quota *quota;
@@ -41,5 +41,6 @@ struct quota_request {
 	struct rate_take take;
 };
 
-/* 0, -EDQUOT with problem, or -EINPROGRESS: done comes, from the loop. */
+/* 0, -EDQUOT with problem, another negative errno where the store could not tell, or -EINPROGRESS:
+ * done comes, from the loop. */
 int quota_ask(struct quota *q, struct quota_request *r);

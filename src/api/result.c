@@ -136,12 +136,14 @@ static void wait_on(struct lookup *l)
 	(void)uv_timer_start(&l->timer, on_timer, ms, 0);
 }
 
-static void answer(struct lookup *l, const struct task *t, int status)
+static void answer(struct lookup *l, const struct task *t)
 {
 	if (l->query.brief)
-		api_reply_brief(l->request, status, &t->spec.id, t->state);
+		api_reply_brief(l->request, 200, &t->spec.id, t->state);
+	else if (l->query.submitted)
+		api_reply_submitted(l->api, l->request, t);
 	else
-		api_reply_task(l->api, l->request, status, t);
+		api_reply_task(l->api, l->request, 200, t);
 }
 
 /* The read has ended with a task, which may be NULL where the store could not tell. */
@@ -153,7 +155,7 @@ static void settle(struct lookup *l, const struct task *t, int code)
 	if (!t && code != -ENOENT && !waits)
 		t = l->known;
 	if (is_final || (t && !waits))
-		answer(l, t, is_final ? 200 : l->query.pending_status);
+		answer(l, t);
 	else if (code == -ENOENT)
 		problem_send(l->request, PROBLEM_UNKNOWN_TASK, "there is no such task");
 	else if (!waits)
@@ -202,14 +204,13 @@ static void on_cached(struct cache_get *get, int code, const void *bytes, size_t
 	struct lookup *l = get->ctx;
 	AUTO(task_free) struct task *t = NULL;
 
-	if (!code && !codec_unpack_task(bytes, len, &t, NULL) && !outlived(l->api, t)) {
+	if (!code && !codec_unpack_task(bytes, len, &t, NULL) && !outlived(l->api, t) &&
+	    str_eq(t->spec.tenant ? t->spec.tenant : "", l->tenant)) {
 		l->reading = false;
-		if (str_eq(t->spec.tenant ? t->spec.tenant : "", l->tenant))
-			settle(l, t, 0);
-		else
-			settle(l, NULL, -ENOENT);
+		settle(l, t, 0);
 		return;
 	}
+	/* Also for a task of another tenant: it takes the time of one that there is not. */
 	l->stored = (struct store_get){
 		.req = {.done = on_stored, .ctx = l},
 		.id = l->query.id,
@@ -352,7 +353,7 @@ void result_stop(struct api *a)
 void result_handle(struct http_request *r, void *ctx)
 {
 	struct api *a = ctx;
-	struct result_query q = {.pending_status = 200, .read_first = true};
+	struct result_query q = {.read_first = true};
 
 	if (api_read_id(r, &q.id) < 0 || api_read_wait(r, &q.wait_ms) < 0)
 		return;

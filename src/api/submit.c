@@ -83,7 +83,7 @@ static void answer_new(struct submission *s)
 	struct result_query q = {
 		.id = s->spec->id,
 		.wait_ms = s->wait_ms,
-		.pending_status = 202,
+		.submitted = true,
 	};
 
 	if (s->waits)
@@ -97,7 +97,7 @@ static void answer_existing(struct submission *s)
 	struct result_query q = {
 		.id = s->insert.existing_id,
 		.wait_ms = s->wait_ms,
-		.pending_status = s->waits ? 202 : 200,
+		.submitted = s->waits,
 		.read_first = true,
 		.brief = !s->waits,
 	};
@@ -161,12 +161,24 @@ static void on_inserted(struct store_req *req, int code)
 
 /* ---- before the insert ---- */
 
+static void refuse_full(struct submission *s)
+{
+	const struct publisher *publisher = s->api->cfg.publisher;
+	size_t max = publisher_queue_max(publisher);
+	struct problem p;
+
+	(void)problem_set(&p, PROBLEM_QUEUE_FULL,
+			  "the queue is full: %zu tasks may wait (the server's queue_max)", max);
+	p.ceiling = (int64_t)max;
+	p.retry_after_s = publisher_retry_after(publisher);
+	problem_reply(s->request, &p);
+}
+
 static int admit(struct submission *s)
 {
 	const struct task_spec *spec = s->spec;
 	struct queue_message m = {
 		.id = spec->id, .class = spec->class, .enqueued_us = spec->created_us};
-	struct problem p;
 	int r;
 
 	(void)str_copy(m.language, sizeof m.language, spec->program.language);
@@ -177,13 +189,10 @@ static int admit(struct submission *s)
 
 	if (r == 0)
 		return 0;
-	if (r == -EAGAIN) {
-		(void)problem_set(&p, PROBLEM_QUEUE_FULL, "the queue is full");
-		p.retry_after_s = publisher_retry_after(s->api->cfg.publisher);
-		problem_reply(s->request, &p);
-	} else {
+	if (r == -EAGAIN)
+		refuse_full(s);
+	else
 		api_reply_failure(s->api, s->request, r, "reach the queue");
-	}
 	return r;
 }
 
@@ -298,7 +307,10 @@ static void on_quota(struct quota_request *r, int code)
 		read_request(s);
 		return;
 	}
-	problem_reply(s->request, &r->problem);
+	if (code == -EDQUOT)
+		problem_reply(s->request, &r->problem);
+	else
+		api_reply_failure(s->api, s->request, code, "find out the tenant's limits");
 	submission_free(s);
 }
 

@@ -127,6 +127,26 @@ static void end(struct cancellation *c)
 	api_end_operation(a);
 }
 
+static void refuse_final(struct cancellation *c)
+{
+	problem_send(c->request, PROBLEM_ALREADY_FINAL, "the task is %s already",
+		     task_state_name(c->cancel.state));
+}
+
+/* Where it has come to its end by itself meanwhile, nothing was cancelled. */
+static void answer_cancelled(struct cancellation *c, const struct task *t)
+{
+	if (task_state_is_final(t->state) && t->state != TASK_CANCELLED) {
+		c->cancel.state = t->state;
+		refuse_final(c);
+		return;
+	}
+	if (c->cancel.state == TASK_CANCELLED)
+		metric_add(METRIC_TASKS_FINISHED, 1, t->spec.program.language,
+			   task_state_name(TASK_CANCELLED));
+	api_reply_task(c->api, c->request, 200, t);
+}
+
 static void on_read(struct store_req *req, int code)
 {
 	struct cancellation *c = req->ctx;
@@ -138,10 +158,7 @@ static void on_read(struct store_req *req, int code)
 		api_reply_failure(c->api, c->request, code, "read the task");
 	} else {
 		t = TAKE_PTR(c->get.task);
-		if (c->cancel.state == TASK_CANCELLED)
-			metric_add(METRIC_TASKS_FINISHED, 1, t->spec.program.language,
-				   task_state_name(TASK_CANCELLED));
-		api_reply_task(c->api, c->request, 200, t);
+		answer_cancelled(c, t);
 	}
 	end(c);
 }
@@ -175,8 +192,7 @@ static void on_cancelled(struct store_req *req, int code)
 	if (code == -ENOENT)
 		problem_send(c->request, PROBLEM_UNKNOWN_TASK, "there is no such task");
 	else if (code == -EALREADY)
-		problem_send(c->request, PROBLEM_ALREADY_FINAL, "the task is %s already",
-			     task_state_name(c->cancel.state));
+		refuse_final(c);
 	else
 		api_reply_failure(c->api, c->request, code, "cancel the task");
 	end(c);

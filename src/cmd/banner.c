@@ -50,28 +50,32 @@ static void print_isolation(const struct task_isolation *i)
 		printf("             (weaker limits: \"kiln doctor\" says why)\n");
 }
 
+static const char *const keys_texts[_KEY_STATE_MAX] = {
+	[KEYS_NONE] = "none (anybody who reaches the address may run code)",
+	[KEYS_NEEDED] = "required",
+	[KEYS_REVOKED] = "required, but none is in force (see \"kiln help keys\")",
+};
+
 void banner_print(const char *address, const struct language_registry *languages,
-		  const struct task_isolation *isolation, bool has_keys, int64_t took_ms)
+		  const struct task_isolation *isolation, enum key_state keys, int64_t took_ms)
 {
 	printf("kiln %s is ready after %lld ms\n", KILN_VERSION, (long long)took_ms);
 	printf("  address    http://%s\n", address);
 	print_languages(languages);
 	print_isolation(isolation);
-	printf("  keys       %s\n", has_keys ? "required"
-					     : "none (anybody who reaches the address "
-					       "may run code)");
+	printf("  keys       %s\n", keys_texts[keys]);
 	printf("\nTry:\n  curl -s 'http://%s/submit?wait=10' -H 'Content-Type: application/json' "
 	       "\\\n"
 	       "%s       -d '{\"language\": \"python\", \"code\": \"print(6 * 7)\"}'\n\n",
-	       address, has_keys ? "       -H \"Authorization: Bearer $KILN_API_KEY\" \\\n" : "");
+	       address, keys ? "       -H \"Authorization: Bearer $KILN_API_KEY\" \\\n" : "");
 	(void)fflush(stdout);
 }
 
 void banner_print_role(const char *role, const char *address_name, const char *address,
-		       bool has_keys)
+		       enum key_state keys)
 {
 	printf("kiln %s %s\n  %-9s  http://%s\n", role, KILN_VERSION, address_name, address);
-	if (!has_keys)
-		printf("  keys       none (anybody who reaches the address may run code)\n");
+	if (keys != KEYS_NEEDED)
+		printf("  keys       %s\n", keys_texts[keys]);
 	(void)fflush(stdout);
 }

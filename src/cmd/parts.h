@@ -3,7 +3,7 @@
 
 /*
  * Store, queue, cache, bus, and the publisher over them: what every role of a process uses, opened
- * in this order from the configuration and closed in the opposite one.
+ * from the configuration, and closed so that none outlives what it uses.
  */
 
 #include "bus/bus.h"
@@ -13,12 +13,19 @@
 #include "queue/queue.h"
 #include "store/store.h"
 
+enum { PARTS_WATCHED = 2 }; /* store and queue */
+
 struct parts {
+	const char *role; /* set before parts_open: what the log calls the process */
 	struct store *store;
 	struct queue *queue;
 	struct cache *cache;
 	struct bus *bus;
 	struct publisher *publisher;
+	uv_timer_t watch;
+	bool watching;
+	int seen[PARTS_WATCHED]; /* what each said last */
+	void (*watch_closed)(void *ctx);
 	size_t step; /* of closing */
 	void (*closed)(void *ctx);
 	void *closed_ctx;

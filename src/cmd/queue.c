@@ -25,26 +25,24 @@ enum {
 const char cmd_queue_usage[] =
 	"usage: kiln queue [--json] [OPTIONS]\n"
 	"       kiln queue replay [--json] [OPTIONS]\n\n"
-	"Shows how many tasks wait in the queues at a broker, per language and priority, how many "
-	"in the\n"
-	"outbox of the store before them, and the dead\n"
-	"letters: messages that nobody could read, that were delivered too often without an "
-	"answer, or\n"
-	"that waited for a week. replay puts the dead letters that can be read back into their "
-	"queues; a\n"
-	"task that is through by then is not run again. The options are those of `kiln serve` "
-	"that say\n"
-	"where its queue and store are: --queue, --store, --languages, --config.\n\n"
+	"Shows how many tasks wait in the queues at a broker, per language and priority, how many\n"
+	"in the outbox of the store before them, and the dead letters: messages that nobody could\n"
+	"read, that were delivered too often without an answer, or that waited for a week. replay\n"
+	"puts the dead letters that can be read back into their queues; a task that is through by\n"
+	"then is not run again. The options are those of `kiln serve` that say where its queue "
+	"and\n"
+	"store are: --queue, --store, --languages, --config.\n\n"
 	"exit status: 0, or 1 where the broker could not be asked.\n";
 
 /* ---- the queues ---- */
 
 struct view {
 	const struct language_registry *languages;
-	struct queue_inspector *inspector;
+	struct queue_inspector *inspector; /* NULL: the broker cannot be asked */
 	const char *store;
 	struct json_writer *json; /* NULL: for a person */
 	size_t shown;
+	size_t dead; /* letters, of which not all are shown */
 };
 
 static void show_queue(struct view *v, const char *language, enum task_class class,
@@ -215,45 +213,63 @@ static void show_letter(void *ctx, const struct queue_dead_letter *l)
 	(void)printf("  (%s)  %s  %s\n", l->problem, l->reason, died);
 }
 
-static int show(struct view *v, struct err *e)
+static int show_dead(struct view *v, struct err *e)
 {
 	size_t dead = 0;
 	int r;
 
-	if (v->json) {
-		json_write_begin_object(v->json);
-		json_write_name(v->json, "queues");
-		json_write_begin_array(v->json);
-	}
-	r = show_queues(v, e);
-	if (r < 0)
-		return r;
-	if (v->json)
-		json_write_end_array(v->json);
-	r = show_backlog(v, e);
-	if (r < 0)
-		return r;
-	if (v->json) {
-		json_write_name(v->json, "dead_letters");
-		json_write_begin_array(v->json);
-	} else {
+	if (!v->json)
 		(void)printf("\nDead letters, the oldest first:\n");
-	}
 	r = queue_inspect_dead(v->inspector, v->json ? LETTERS_MAX : LETTERS_SHOWN, &dead,
 			       show_letter, v, e);
-	if (r < 0)
+	if (r < 0 || v->json) {
+		v->dead = dead;
 		return r;
-	if (v->json) {
-		json_write_end_array(v->json);
-		json_write_int_field(v->json, "dead_letters_total", (int64_t)dead);
-		json_write_end_object(v->json);
-	} else if (!dead) {
+	}
+	if (!dead)
 		(void)printf("  none\n");
-	} else if (dead > LETTERS_SHOWN) {
+	else if (dead > LETTERS_SHOWN)
 		(void)printf("  and %zu more (--json shows up to %d)\n", dead - LETTERS_SHOWN,
 			     LETTERS_MAX);
-	}
 	return 0;
+}
+
+/* A list in JSON, null where the broker cannot be asked. */
+static int show_list(struct view *v, const char *name, int (*list)(struct view *, struct err *),
+		     struct err *e)
+{
+	int r;
+
+	if (!v->json)
+		return v->inspector ? list(v, e) : 0;
+	json_write_name(v->json, name);
+	if (!v->inspector) {
+		json_write_null(v->json);
+		return 0;
+	}
+	json_write_begin_array(v->json);
+	r = list(v, e);
+	json_write_end_array(v->json);
+	return r;
+}
+
+static int show(struct view *v, struct err *e)
+{
+	int r;
+
+	if (v->json)
+		json_write_begin_object(v->json);
+	r = show_list(v, "queues", show_queues, e);
+	if (r == 0)
+		r = show_backlog(v, e);
+	if (r == 0)
+		r = show_list(v, "dead_letters", show_dead, e);
+	if (r == 0 && v->json) {
+		if (v->inspector)
+			json_write_int_field(v->json, "dead_letters_total", (int64_t)v->dead);
+		json_write_end_object(v->json);
+	}
+	return r;
 }
 
 static int replay(struct view *v, struct err *e)
@@ -293,32 +309,43 @@ static bool take_json(int *argc, char **argv)
 	return found;
 }
 
-static int run(const struct config *c, bool as_json, int (*action)(struct view *, struct err *),
-	       struct err *e)
+static int print(struct view *v, bool as_json, int (*action)(struct view *, struct err *),
+		 struct err *e)
 {
-	AUTO(language_registry_free) struct language_registry *languages = NULL;
-	AUTO(queue_inspector_free) struct queue_inspector *inspector = NULL;
 	struct json_writer w;
-	struct view v = {.json = as_json ? &w : NULL};
 	struct buf text;
-	int r = language_registry_load(c->languages, &languages, e);
+	int r;
 
-	if (r == 0)
-		r = queue_inspector_new(c->queue, &inspector, e);
-	if (r < 0)
-		return r;
-	v.languages = languages;
-	v.inspector = inspector;
-	v.store = c->store;
 	buf_init(&text, TEXT_MAX);
 	json_writer_init(&w, &text);
-	r = action(&v, e);
+	v->json = as_json ? &w : NULL;
+	r = action(v, e);
 	if (r == 0 && buf_error(&text) < 0)
 		r = err_errno(e, buf_error(&text), "could not write the answer");
 	if (r == 0 && as_json)
 		(void)printf("%s\n", text.data);
 	buf_fini(&text);
 	return r;
+}
+
+/* Where the broker cannot be asked, what is in the store is shown before that is said. */
+static int run(const struct config *c, bool as_json, int (*action)(struct view *, struct err *),
+	       struct err *e)
+{
+	AUTO(language_registry_free) struct language_registry *languages = NULL;
+	AUTO(queue_inspector_free) struct queue_inspector *inspector = NULL;
+	struct view v = {.store = c->store};
+	struct err away = {""};
+	int r = language_registry_load(c->languages, &languages, e), asked;
+
+	if (r < 0)
+		return r;
+	asked = queue_inspector_new(c->queue, &inspector, &away);
+	v.languages = languages;
+	v.inspector = inspector;
+	if (asked == 0 || (asked == -ENOTCONN && action == show))
+		r = print(&v, as_json, action, e);
+	return r == 0 && asked < 0 ? err_set(e, asked, "%s", away.msg) : r;
 }
 
 int cmd_queue(int argc, char **argv)

@@ -9,18 +9,16 @@
 #include "base/url.h"
 #include "cmd/banner.h"
 #include "cmd/heard.h"
+#include "cmd/key_state.h"
 #include "cmd/parts.h"
-#include "config/kube_env.h"
 #include "observe/metrics.h"
 #include "pods/pods.h"
 #include "rate/rate.h"
 #include "scheduler/scheduler.h"
 #include "trace/trace.h"
 
-#include "store/access.h"
 #include <errno.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -28,6 +26,7 @@ enum {
 	CREDIT_BYTES = 1024 * 1024,
 	HELD_PER_BODY = 16, /* requests of the largest size that may be in memory at one time */
 	PODS_GRACE_MS = 3000,
+	PODS_TEXT_MAX = 1024,
 	BANNER_TICK_MS = 20,
 	BANNER_WAIT_MS = 10000,
 };
@@ -57,7 +56,13 @@ struct process {
 	bool started;	   /* all parts are there */
 	bool closing;	   /* SIGTERM came; before "started" it is looked at by who starts */
 	size_t close_step; /* next in the order of closing */
-	bool has_keys;
+	enum key_state keys;
+};
+
+static const char *const role_names[] = {
+	[ROLE_API] = "api",
+	[ROLE_SCHEDULER] = "scheduler",
+	[ROLE_API | ROLE_SCHEDULER] = "serve",
 };
 
 /* ---- pods and scheduler ---- */
@@ -139,12 +144,16 @@ static const struct pods_ops pods_ops = {
 static bool is_ready(void *ctx, struct buf *why)
 {
 	const struct process *p = ctx;
+	struct buf pods;
 
 	if (p->scheduler && scheduler_is_ready(p->scheduler, why))
 		return true;
 	if (why && p->pods) {
-		(void)buf_append_str(why, ": ");
-		pods_explain(p->pods, why);
+		buf_init(&pods, PODS_TEXT_MAX);
+		pods_explain(p->pods, &pods);
+		if (pods.len)
+			(void)buf_printf(why, ": %s", pods.data);
+		buf_fini(&pods);
 	}
 	return false;
 }
@@ -264,7 +273,7 @@ static void on_signal(uv_signal_t *handle, int signo)
 		return;
 	}
 	p->closing = true;
-	log_info("serve", "shutting down", LOG_INT("signal", signo));
+	log_info(role_names[p->roles], "shutting down", LOG_INT("signal", signo));
 	if (p->started)
 		begin_close(p);
 }
@@ -288,11 +297,12 @@ static void on_banner_timer(uv_timer_t *timer)
 	if (!scheduler_is_ready(p->scheduler, NULL)) {
 		if (waited_ms < BANNER_WAIT_MS)
 			return;
-		log_error("serve", "no runner has connected; tasks are accepted and wait");
+		log_error(role_names[p->roles],
+			  "no runner has connected; tasks are accepted and wait");
 	}
 	(void)uv_timer_stop(timer);
-	banner_print(api_address(p->api), p->languages, scheduler_isolation(p->scheduler),
-		     p->has_keys, waited_ms);
+	banner_print(api_address(p->api), p->languages, scheduler_isolation(p->scheduler), p->keys,
+		     waited_ms);
 }
 
 static void start(struct process *p)
@@ -302,9 +312,9 @@ static void start(struct process *p)
 	if (p->scheduler && p->api)
 		(void)uv_timer_start(&p->banner_timer, on_banner_timer, 0, BANNER_TICK_MS);
 	else if (p->api)
-		banner_print_role("api", "address", api_address(p->api), p->has_keys);
+		banner_print_role("api", "address", api_address(p->api), p->keys);
 	else
-		banner_print_role("scheduler", "monitor", monitor_address(p->monitor), true);
+		banner_print_role("scheduler", "monitor", monitor_address(p->monitor), KEYS_NEEDED);
 }
 
 static void before_poll(uv_prepare_t *handle)
@@ -374,8 +384,8 @@ static int open_pods(struct process *p, struct err *e)
 		.keeper_fd = TAKE_FD(p->keeper_fd),
 		.slots = (unsigned)p->cfg->slots,
 		.slots_per_pod = (unsigned)p->cfg->slots_per_runner,
-		.kube_host = config_kube_host(),
-		.kube_port = config_kube_port(),
+		.kube_host = config_env("KUBERNETES_SERVICE_HOST"),
+		.kube_port = config_env("KUBERNETES_SERVICE_PORT"),
 	};
 
 	scheduler_watch_runners(p->scheduler, on_runner_heard, p);
@@ -417,7 +427,7 @@ static int open_api(struct process *p, struct err *e)
 	api_config_init(&ac);
 	ac.listen = cfg->listen;
 	ac.hosts = (const char *const *)cfg->hosts;
-	ac.keys = p->has_keys;
+	ac.keys = p->keys != KEYS_NONE;
 	ac.open = cfg->open;
 	ac.store = p->parts.store;
 	ac.queue = p->parts.queue;
@@ -447,36 +457,9 @@ static int open_api(struct process *p, struct err *e)
 	return api_new(&p->loop, &ac, &p->api, e);
 }
 
-/* ---- keys ---- */
-
-struct key_count {
-	struct store_key_list list;
-	bool done;
-	int code;
-};
-
-static void on_keys(struct store_req *req, int code)
-{
-	struct key_count *k = req->ctx;
-
-	k->done = true;
-	k->code = code;
-}
-
-/* Whether a key is in force; runs the loop until the store has answered. */
 static int find_keys(struct process *p, struct err *e)
 {
-	struct key_count k = {.list = {.req = {.done = on_keys, .ctx = &k}}};
-
-	store_key_list(p->parts.store, &k.list);
-	while (!k.done)
-		(void)uv_run(&p->loop, UV_RUN_ONCE);
-	if (k.code < 0)
-		return err_errno(e, k.code, "could not read the keys");
-	for (size_t i = 0; i < k.list.n; i++)
-		p->has_keys = p->has_keys || !k.list.keys[i].revoked_us;
-	free(k.list.keys);
-	return 0;
+	return key_state_read(&p->loop, p->parts.store, &p->keys, e);
 }
 
 static int open_trace(struct process *p, struct err *e)
@@ -499,6 +482,7 @@ static int open_trace(struct process *p, struct err *e)
 
 static int open_parts(struct process *p, struct err *e)
 {
+	p->parts.role = role_names[p->roles];
 	return parts_open(&p->loop, p->cfg, &p->parts, e);
 }
 
@@ -559,6 +543,6 @@ int roles_run(const struct roles_config *cfg, struct err *e)
 	cleanup_close(&p.keeper_fd);
 	metrics_reset();
 	if (r == 0)
-		log_info("serve", "shut down");
+		log_info(role_names[p.roles], "shut down");
 	return r;
 }

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/priv.h"
 #include "base/signals.h"
+#include "base/str.h"
 #include "base/url.h"
 #include "cmd/cmd.h"
 #include "cmd/data_dir.h"
@@ -104,9 +105,15 @@ static int make_runner_command(const struct config *cfg, uid_t uid, gid_t gid,
 		"--log-level",
 		log_level_name(cfg->log_level),
 	};
-	_Static_assert(ARRAY_SIZE(args) < ARRAY_SIZE(c->argv), "more arguments than room");
+	_Static_assert(ARRAY_SIZE(args) + 3 < ARRAY_SIZE(c->argv), "more arguments than room");
 	for (size_t i = 0; i < ARRAY_SIZE(args); i++)
 		c->argv[n++] = (char *)(uintptr_t)args[i];
+	if (!str_eq(cfg->setup_dir, "none")) {
+		c->argv[n++] = (char *)(uintptr_t) "--setup-dir";
+		c->argv[n++] = cfg->setup_dir;
+	}
+	if (cfg->compile_cache_shared)
+		c->argv[n++] = (char *)(uintptr_t) "--share-compile-cache";
 	c->argv[n] = NULL;
 	return 0;
 }

@@ -13,8 +13,10 @@ const char cmd_tenants_usage[] =
 	"usage: kiln tenants set NAME LIMIT=N... [OPTIONS]\n"
 	"       kiln tenants unset NAME [OPTIONS]\n"
 	"       kiln tenants list [OPTIONS]\n\n"
-	"A tenant is what a key is named after. set gives it limits of its own, in place of those\n"
-	"that the configuration has for all tenants; unset takes them away again.\n"
+	"A tenant is who a key belongs to (`kiln keys list`), or \"default\" where there are no\n"
+	"keys. set gives it limits of its own, in place of those that the configuration has for\n"
+	"all tenants; unset takes them away again. One that has no key is warned of, but done:\n"
+	"limits may come before the key.\n"
 	"\n"
 	"  rate=N     submissions a minute             (tenant_rate)\n"
 	"  burst=N    of these at once                 (tenant_burst)\n"
@@ -64,12 +66,35 @@ static int read_all(struct store_session *s, struct store_tenant_list *r, struct
 	return store_session_wait(s) < 0 ? err_errno(e, s->code, "could not read the tenants") : 0;
 }
 
+/* A name that was mistyped would be kept without a word. */
+static int warn_without_key(struct store_session *s, const char *tenant, struct err *e)
+{
+	struct store_key_list r = {.req = {.done = store_session_done, .ctx = s}};
+	bool found;
+
+	store_key_list(s->store, &r);
+	if (store_session_wait(s) < 0)
+		return err_errno(e, s->code, "could not read the keys");
+	found = !r.n && str_eq(tenant, "default");
+	for (size_t i = 0; i < r.n; i++)
+		found = found || (!r.keys[i].revoked_us && str_eq(r.keys[i].tenant, tenant));
+	if (!found)
+		(void)fprintf(stderr,
+			      "kiln: warning: no key of tenant \"%s\" is in force (see `kiln keys "
+			      "list`)\n",
+			      tenant);
+	free(r.keys);
+	return 0;
+}
+
 static int write_one(struct store_session *s, const struct store_tenant *t, struct err *e)
 {
 	struct store_tenant_set r = {.req = {.done = store_session_done, .ctx = s}, .tenant = *t};
 
 	store_tenant_set(s->store, &r);
-	return store_session_wait(s) < 0 ? err_errno(e, s->code, "could not change the tenant") : 0;
+	if (store_session_wait(s) < 0)
+		return err_errno(e, s->code, "could not change the tenant");
+	return warn_without_key(s, t->name, e);
 }
 
 static void clear(struct store_tenant *t, const char *name)

@@ -375,6 +375,15 @@ static int default_languages(char **ret_path)
 	return *ret_path ? 0 : -ENOMEM;
 }
 
+/* Root makes it below a folder of its own: only there can nobody put another in its place. */
+static int default_setup_dir(const char *data_dir, char **ret_path)
+{
+	int n = geteuid() == 0 ? asprintf(ret_path, "/var/cache/kiln")
+			       : asprintf(ret_path, "%s/setup", data_dir);
+
+	return n < 0 ? -ENOMEM : 0;
+}
+
 static int fill_in(struct config *c, char **env, struct err *e)
 {
 	int r = 0;
@@ -389,6 +398,8 @@ static int fill_in(struct config *c, char **env, struct err *e)
 		c->store = NULL;
 		r = -ENOMEM;
 	}
+	if (r >= 0 && !c->setup_dir)
+		r = default_setup_dir(c->data_dir, &c->setup_dir);
 	return r < 0 ? err_errno(e, r, "could not read the configuration") : 0;
 }
 

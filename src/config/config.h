@@ -42,6 +42,7 @@ struct config {
 	char *pods;		   /* "local:" */
 	char *cluster_secret_file; /* "": none */
 	char *languages;	   /* folder */
+	char *setup_dir;	   /* folder, or "none" */
 	char **hosts;		   /* further names that a Host header may have; NULL-terminated */
 	bool open;		   /* serve other machines without keys */
 	int64_t slots;
@@ -59,6 +60,7 @@ struct config {
 	int64_t tenant_burst;
 	int64_t cache_max_bytes;
 	int64_t compile_cache_bytes;
+	bool compile_cache_shared; /* between tenants */
 	int64_t connection_max;
 	int64_t connection_max_per_address; /* 0: as connection_max */
 	int64_t waiters_max;		    /* requests with ?wait= at one time */

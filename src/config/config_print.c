@@ -11,14 +11,37 @@ static const void *field_of(const struct config *c, const struct config_key *k)
 	return (const char *)c + k->offset;
 }
 
+static int put_escaped(FILE *out, const char *text, size_t len)
+{
+	int n = 0;
+
+	for (const char *p = text; p < text + len; p++)
+		n += fprintf(out, *p == '"' || *p == '\\' ? "\\%c" : "%c", *p);
+	return n;
+}
+
 /* A text in double quotes, as YAML and people read it. */
 static int put_quoted(FILE *out, const char *text)
 {
 	int n = fprintf(out, "\"");
 
-	for (const char *p = text; *p; p++)
-		n += fprintf(out, *p == '"' || *p == '\\' ? "\\%c" : "%c", *p);
+	n += put_escaped(out, text, strlen(text));
 	return n + fprintf(out, "\"");
+}
+
+/* The end of an address, without what stands behind "password=" in its options. */
+static int put_options(FILE *out, const char *text)
+{
+	static const char option[] = "password=";
+	const char *found;
+	int n = 0;
+
+	while ((found = strstr(text, option))) {
+		found += sizeof option - 1;
+		n += put_escaped(out, text, (size_t)(found - text)) + fprintf(out, "***");
+		text = found + strcspn(found, "&");
+	}
+	return n + put_escaped(out, text, strlen(text));
 }
 
 /* "scheme://user:password@host" without the password. */
@@ -27,10 +50,15 @@ static int put_address(FILE *out, const char *text)
 	const char *slashes = strstr(text, "://");
 	const char *at = slashes ? strrchr(slashes, '@') : NULL;
 	const char *colon = at ? memchr(slashes + 3, ':', (size_t)(at - slashes - 3)) : NULL;
+	int n;
 
-	if (!colon)
+	if (!slashes)
 		return put_quoted(out, text);
-	return fprintf(out, "\"%.*s:***%s\"", (int)(colon - text), text, at);
+	n = fprintf(out, "\"");
+	if (colon)
+		n += put_escaped(out, text, (size_t)(colon - text)) + fprintf(out, ":***");
+	n += put_options(out, colon ? at : text);
+	return n + fprintf(out, "\"");
 }
 
 /* "Name: value" without the value. */

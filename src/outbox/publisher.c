@@ -270,6 +270,11 @@ int publisher_retry_after(const struct publisher *p)
 	return queue_retry_after(p->cfg.queue);
 }
 
+size_t publisher_queue_max(const struct publisher *p)
+{
+	return p->cfg.queue_max;
+}
+
 bool publication_is_left(const struct publication *pub)
 {
 	return pub->left;

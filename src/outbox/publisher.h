@@ -52,6 +52,9 @@ int publisher_admit(struct publisher *p, const struct queue_message *m,
 /* How long, in seconds, until room can be expected. */
 int publisher_retry_after(const struct publisher *p);
 
+/* How many tasks may wait, as it was opened with. */
+size_t publisher_queue_max(const struct publisher *p);
+
 /* Whether its note is left to the sweepers: for the insert. */
 bool publication_is_left(const struct publication *pub);
 

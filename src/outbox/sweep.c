@@ -128,7 +128,7 @@ static void take(struct publisher *p)
 	int64_t now_us = store_now_us(p->cfg.store);
 	size_t n_rooms;
 
-	if (!p->sweeping || p->taking || queue_check(p->cfg.queue, NULL) < 0)
+	if (!p->sweeping || p->taking || queue_check(p->cfg.queue, NULL) == -ENOTCONN)
 		return;
 	p->asked_us = clock_monotonic_us();
 	p->take_at_us = p->asked_us + TAKE_EVERY_MS * INT64_C(1000);

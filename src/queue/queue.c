@@ -4,6 +4,7 @@
 #include "base/url.h"
 
 #include <errno.h>
+#include <string.h>
 
 static const struct queue_ops *const implementations[] = {
 	&queue_memory_ops,
@@ -26,7 +27,9 @@ int queue_open(uv_loop_t *loop, const struct queue_config *cfg, struct queue **r
 			(*ret_queue)->ops = ops;
 		return r;
 	}
-	return err_set(e, -EINVAL, "\"%s\" is no queue: known are memory: and amqp://", cfg->url);
+	/* Only the scheme is told: behind it there may be a password. */
+	return err_set(e, -EINVAL, "\"%.*s\" is no queue: known are memory: and amqp://",
+		       (int)strcspn(cfg->url, ":/@"), cfg->url);
 }
 
 void queue_close(struct queue *q, void (*closed)(void *ctx), void *ctx)

@@ -47,7 +47,8 @@ int queue_open(uv_loop_t *loop, const struct queue_config *cfg, struct queue **r
  * in here. closed is called from the loop. */
 void queue_close(struct queue *q, void (*closed)(void *ctx), void *ctx);
 
-/* Whether the queue can be used now: 0, or -ENOTCONN with the reason, for people. */
+/* Whether the queue can be used now: 0; -ENOTCONN; or -EAGAIN where only some of the queues cannot;
+ * with the reason, for people. */
 int queue_check(const struct queue *q, struct err *e);
 
 /* Whether messages outlive a restart of this process; where not, the store's queued tasks are

@@ -209,13 +209,12 @@ struct rabbit {
 	void *consumer_ctx;
 	size_t n_reserved, n_publishing;
 	struct queue_rate rate;
-	bool up, blocked;
+	bool up, blocked, closing;
 	bool told_away; /* the consumer knows */
 	uint64_t session;
 	struct deferred tell;
 	void (*closed)(void *ctx);
 	void *closed_ctx;
-	bool closing;
 	struct rabbit_item close_order; /* a close must not fail for want of memory */
 
 	pthread_t id;
@@ -225,11 +224,11 @@ struct rabbit {
 	struct {
 		struct list to_thread, to_loop;
 		bool up, blocked, fresh, ended;
-		uint64_t session; /* of the present session, or the last */
-		bool started;
+		uint64_t session;	       /* of the present session, or the last */
+		bool started, waiting_no_more; /* the opener went on before it was */
 		int start_code;
-		struct err reason; /* of being away; or what is wrong with a lane */
 		bool has_reason;
+		struct err reason; /* of being away; or what is wrong with a lane */
 	} shared;
 
 	struct rabbit_thread thread;
@@ -282,6 +281,7 @@ int rabbit_declare_queue(struct rabbit_conn *c, const struct rabbit_url *url, co
 			 const char *key, struct err *e);
 /* 0, -EAGAIN where it is broken or hung, -ENOTCONN where the session is over. */
 int rabbit_declare_lane(struct rabbit_thread *t, struct rabbit_lane *lane);
+int rabbit_retry_broken(struct rabbit_thread *t);
 int rabbit_ask_counts(struct rabbit_thread *t);
 void rabbit_counted(struct rabbit_thread *t, const amqp_queue_declare_ok_t *m);
 int rabbit_samples_refused(struct rabbit_thread *t);

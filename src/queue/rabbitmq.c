@@ -344,7 +344,7 @@ static int rabbit_check(const struct queue *base, struct err *e)
 	has_reason = q->shared.has_reason;
 	(void)pthread_mutex_unlock(&q->lock);
 	if (has_reason)
-		return err_set(e, -ENOTCONN, "%s", reason.msg);
+		return err_set(e, r < 0 ? r : -EAGAIN, "%s", reason.msg);
 	return r < 0 ? err_set(e, r, "RabbitMQ does not confirm what is published") : 0;
 }
 

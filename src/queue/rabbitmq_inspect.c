@@ -67,8 +67,8 @@ int queue_inspector_new(const char *url, struct queue_inspector **ret_inspector,
 		return err_set(e, -EOPNOTSUPP,
 			       "the queue is in the memory of its server: see /metrics there");
 	if (!url_scheme_is(url, queue_rabbitmq_ops.scheme, &rest))
-		return err_set(e, -EINVAL, "\"%s\" is no queue: known are memory: and amqp://",
-			       url);
+		return err_set(e, -EINVAL, "\"%.*s\" is no queue: known are memory: and amqp://",
+			       (int)strcspn(url, ":/@"), url);
 	r = rabbit_url_parse(rest, &i->url, e);
 	if (r == 0)
 		r = connect_any(i, e);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "queue/rabbitmq-private.h"
 
+#include "base/clock.h"
+
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -102,25 +104,60 @@ static int start_thread(struct rabbit *q)
 	return r;
 }
 
-/* Until the thread has tried to connect for the first time. */
+/* What a broker refuses is said at once, so opening waits for it; but one that is silent holds
+ * nobody up for longer than this. */
+enum { START_WAIT_MS = 3000 };
+
+/* Takes over what the thread has found out so far; true once it has tried to connect. */
+static bool has_started(struct rabbit *q, int *ret_code, struct err *e)
+{
+	eventfd_t count;
+	bool started;
+
+	(void)eventfd_read(q->loop_fd, &count);
+	(void)pthread_mutex_lock(&q->lock);
+	started = q->shared.started;
+	*ret_code = q->shared.start_code;
+	if (started && *ret_code < 0)
+		*e = q->shared.reason;
+	q->up = q->shared.up;
+	q->session = q->shared.session;
+	(void)pthread_mutex_unlock(&q->lock);
+	return started;
+}
+
+/* The thread is on its own from here: it tries again whatever the broker says. True where it has
+ * tried by now after all. */
+static bool stop_waiting(struct rabbit *q)
+{
+	bool started;
+
+	(void)pthread_mutex_lock(&q->lock);
+	started = q->shared.started;
+	q->shared.waiting_no_more = !started;
+	if (!started && !q->shared.has_reason) {
+		(void)err_set(&q->shared.reason, -ENOTCONN, "RabbitMQ has not answered yet");
+		q->shared.has_reason = true;
+	}
+	(void)pthread_mutex_unlock(&q->lock);
+	return started;
+}
+
+/* Until the thread has tried to connect for the first time, or that takes too long. */
 static int wait_started(struct rabbit *q, struct err *e)
 {
+	int64_t until_us = clock_monotonic_us() + START_WAIT_MS * INT64_C(1000);
 	struct pollfd p = {.fd = q->loop_fd, .events = POLLIN};
-	bool started = false;
-	eventfd_t count;
 	int r = 0;
 
-	while (!started) {
-		(void)poll(&p, 1, -1);
-		(void)eventfd_read(q->loop_fd, &count);
-		(void)pthread_mutex_lock(&q->lock);
-		started = q->shared.started;
-		r = q->shared.start_code;
-		if (started && r < 0 && e)
-			*e = q->shared.reason;
-		q->up = q->shared.up;
-		q->session = q->shared.session;
-		(void)pthread_mutex_unlock(&q->lock);
+	while (!has_started(q, &r, e)) {
+		int64_t left_us = until_us - clock_monotonic_us();
+
+		if (left_us <= 0 && !stop_waiting(q)) {
+			r = -ENOTCONN;
+			break;
+		}
+		(void)poll(&p, 1, left_us > 0 ? (int)(left_us / 1000) + 1 : 0);
 	}
 	(void)eventfd_write(q->loop_fd, 1);
 	return r;

@@ -269,7 +269,9 @@ static int serve(struct rabbit_thread *t)
 
 	rabbit_try_hung(t);
 	rabbit_release_handed(t);
-	r = rabbit_consume_lanes(t);
+	r = rabbit_retry_broken(t);
+	if (r == 0)
+		r = rabbit_consume_lanes(t);
 	if (r == 0)
 		r = rabbit_send_publishes(t);
 	if (r == 0)
@@ -342,11 +344,14 @@ static void run(struct rabbit_thread *t)
 	}
 }
 
-static void started(struct rabbit_thread *t, int code, const struct err *e)
+/* Whether the thread goes on: what a person has to settle ends it, where somebody waits to tell. */
+static bool started(struct rabbit_thread *t, int code, const struct err *e)
 {
 	struct rabbit *q = t->q;
+	bool goes_on;
 
 	(void)pthread_mutex_lock(&q->lock);
+	goes_on = code == 0 || rabbit_may_pass(code) || q->shared.waiting_no_more;
 	q->shared.started = true;
 	q->shared.start_code = code;
 	if (code < 0) {
@@ -355,6 +360,7 @@ static void started(struct rabbit_thread *t, int code, const struct err *e)
 	}
 	(void)pthread_mutex_unlock(&q->lock);
 	wake_loop(q);
+	return goes_on;
 }
 
 static void end(struct rabbit_thread *t)
@@ -381,8 +387,7 @@ void *rabbit_thread_main(void *arg)
 	r = bring_up(t, &e);
 	if (r == 0)
 		tell_up(t);
-	started(t, r, &e);
-	if (r == 0 || rabbit_may_pass(r))
+	if (started(t, r, &e))
 		run(t);
 	end(t);
 	return NULL;

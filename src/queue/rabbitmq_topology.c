@@ -167,6 +167,18 @@ int rabbit_declare_lane(struct rabbit_thread *t, struct rabbit_lane *lane)
 	return 0;
 }
 
+/* Those that the broker refused are asked for again also where nobody publishes, so that what is
+ * said of them is true. */
+int rabbit_retry_broken(struct rabbit_thread *t)
+{
+	struct rabbit_lane *lane;
+
+	LIST_FOREACH (lane, &t->lanes, link)
+		if (lane->broken_until_us && rabbit_declare_lane(t, lane) == -ENOTCONN)
+			return -ENOTCONN;
+	return 0;
+}
+
 /* ---- counts ---- */
 
 static bool is_due(const struct rabbit_lane *lane, int64_t now_us)

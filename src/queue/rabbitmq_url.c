@@ -122,9 +122,15 @@ static int parse_options(const char *text, struct rabbit_url *u, struct err *e)
 static int parse(const char *text, struct rabbit_url *u, struct err *e)
 {
 	size_t len = strcspn(text, "?"), host_len;
-	const char *slash, *at;
+	const char *slash, *at = strrchr(text, '@');
 	int r;
 
+	/* The end of a password would be taken for something else, and be shown. */
+	if (at && strcspn(text, "/?") < (size_t)(at - text))
+		return err_set(
+			e, -EINVAL,
+			"a / ? or @ is in user, password or virtual host, where it is written "
+			"%%2F %%3F or %%40");
 	slash = memchr(text, '/', len);
 	host_len = slash ? (size_t)(slash - text) : len;
 	at = memrchr(text, '@', host_len);

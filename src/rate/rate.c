@@ -104,7 +104,8 @@ int rate_open(uv_loop_t *loop, const char *url, struct rate **ret_rate, struct e
 	for (size_t i = 0; i < ARRAY_SIZE(impls); i++)
 		if (url_scheme_is(url, impls[i]->scheme, NULL))
 			return impls[i]->open(loop, url, ret_rate, e);
-	return err_set(e, -EINVAL, "rates are counted at memory: or redis:, not at \"%s\"", url);
+	return err_set(e, -EINVAL, "rates are counted at memory: or redis:, not at \"%.*s\"",
+		       (int)strcspn(url, ":/@"), url);
 }
 
 void rate_close(struct rate *r, void (*closed)(void *ctx), void *ctx)

@@ -41,6 +41,8 @@ struct execution {
 	enum execution_state state;
 	struct intake in;
 	struct language *language;
+	uint8_t identity[DIGEST_SIZE]; /* of its toolchain */
+	bool identified;
 	char **envp;
 	int files_fd; /* archive of the program's files */
 	uint64_t credit;
@@ -66,6 +68,13 @@ struct execution {
 
 static void run_start(struct execution *x);
 static void compile_start(struct execution *x);
+
+/* Where in a box the language's files from beforehand are; NULL: it has none, or not now. */
+static const char *setup_of(const struct execution *x)
+{
+	return x->env->setup && x->identified ? setup_path(x->env->setup, x->language, x->identity)
+					      : NULL;
+}
 
 static void execution_move(struct execution *x, enum execution_state to)
 {
@@ -212,7 +221,9 @@ static void run_start(struct execution *x)
 	char **argv = NULL;
 	struct err e;
 	int r = language_argv(x->language, &x->language->run, &x->in.program,
-			      run->limits.memory_bytes, run->args, run->n_args, &argv);
+			      &(struct language_words){.memory_bytes = run->limits.memory_bytes,
+						       .setup = setup_of(x)},
+			      run->args, run->n_args, &argv);
 
 	if (r < 0) {
 		end_failed(x, "runner_failed", err_text(r));
@@ -334,8 +345,10 @@ static void compile_start(struct execution *x)
 	};
 	char **argv = NULL;
 	struct err e;
-	int r = language_argv(x->language, compile, &x->in.program, limits->memory_bytes, NULL, 0,
-			      &argv);
+	int r = language_argv(x->language, compile, &x->in.program,
+			      &(struct language_words){.memory_bytes = limits->memory_bytes,
+						       .setup = setup_of(x)},
+			      NULL, 0, &argv);
 
 	if (r < 0) {
 		end_failed(x, "runner_failed", err_text(r));
@@ -374,9 +387,15 @@ static void release_contents(struct execution *x)
 static void build_begin(struct execution *x)
 {
 	struct build *build = NULL;
-	int r = compile_key(&x->in, x->language, probe_identity(x->env->probe, x->language),
-			    x->env->share_cache, (const char *const *)x->envp, x->key);
+	int r;
 
+	if (!x->identified) {
+		release_contents(x);
+		compile_start(x);
+		return;
+	}
+	r = compile_key(&x->in, x->language, x->identity, x->env->share_cache,
+			(const char *const *)x->envp, x->key);
 	release_contents(x);
 	if (r == 0)
 		r = cache_ask(x->env->cache, x->key, &x->waiter, &build);
@@ -444,6 +463,8 @@ void execution_begin(struct execution *x)
 		end_failed(x, "runner_failed", e.msg);
 		return;
 	}
+	if (x->language->compile.argv || x->language->setup.commands)
+		x->identified = probe_identity(x->env->probe, x->language, x->identity);
 	if (x->language->compile.argv) {
 		build_begin(x);
 		return;

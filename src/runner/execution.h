@@ -17,6 +17,7 @@
 #include "runner/cache.h"
 #include "runner/intake.h"
 #include "runner/probe.h"
+#include "runner/setup.h"
 #include "task/language.h"
 
 #include <stdbool.h>
@@ -31,8 +32,9 @@ struct execution_env {
 	struct box_pool *boxes;
 	struct cache *cache;
 	struct language_registry *languages;
-	const struct probe *probe;
-	bool share_cache; /* builds are shared between tenants */
+	struct probe *probe;
+	struct setup *setup; /* NULL: languages make nothing beforehand */
+	bool share_cache;    /* builds are shared between tenants */
 };
 
 struct execution_chunk {

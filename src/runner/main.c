@@ -38,6 +38,8 @@ static const char usage_text[] =
 	"  --slots N               tasks at the same time, 1 to 8 (default: 1)\n"
 	"  --languages DIR         folder of the language files\n"
 	"  --sandbox PATH          kiln-sandbox (default: beside this program)\n"
+	"  --setup-dir DIR         folder for what languages make beforehand, such as precompiled\n"
+	"                          headers; made where it is missing (default: none is made)\n"
 	"  --user UID:GID          whom to become when started as root\n"
 	"                          (default: user kiln-runner, else 64701:64701)\n"
 	"  --uid-base N            first host id of the sandboxes, 64 are used (default: 650000)\n"
@@ -59,6 +61,7 @@ enum option_id {
 	OPT_SLOTS,
 	OPT_LANGUAGES,
 	OPT_SANDBOX,
+	OPT_SETUP_DIR,
 	OPT_USER,
 	OPT_UID_BASE,
 	OPT_LIMITS,
@@ -79,6 +82,7 @@ static const struct option long_options[] = {
 	{"slots", required_argument, NULL, OPT_SLOTS},
 	{"languages", required_argument, NULL, OPT_LANGUAGES},
 	{"sandbox", required_argument, NULL, OPT_SANDBOX},
+	{"setup-dir", required_argument, NULL, OPT_SETUP_DIR},
 	{"user", required_argument, NULL, OPT_USER},
 	{"uid-base", required_argument, NULL, OPT_UID_BASE},
 	{"limits", required_argument, NULL, OPT_LIMITS},
@@ -193,6 +197,9 @@ static int set_option(int id, struct runner_options *o, struct err *e)
 		return 0;
 	case OPT_SANDBOX:
 		o->sandbox = optarg;
+		return 0;
+	case OPT_SETUP_DIR:
+		o->setup_dir = optarg;
 		return 0;
 	case OPT_USER:
 		return parse_user(optarg, o, e);

@@ -4,13 +4,13 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "runner/toolchain.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 /* The version command of one language. */
@@ -25,7 +25,9 @@ struct check {
 	int64_t exit_status;
 	int signal;
 	bool timed_out;
-	uint8_t identity[DIGEST_SIZE];
+	struct toolchain *toolchain; /* NULL: no memory for it */
+	bool identified;
+	bool untold; /* its identity could not be told when last asked for */
 };
 
 struct probe {
@@ -46,6 +48,7 @@ static void probe_release(struct probe *p)
 	for (size_t i = 0; i < p->n_checks; i++) {
 		buf_fini(&p->checks[i].text[0]);
 		buf_fini(&p->checks[i].text[1]);
+		toolchain_free(p->checks[i].toolchain);
 	}
 	free(p);
 }
@@ -73,30 +76,15 @@ static const char *first_line(struct check *c)
 	return NULL;
 }
 
-/* A text by which one toolchain is told from another. */
-static void identify(struct check *c)
+static void remember_toolchain(struct check *c)
 {
-	const struct language *l = c->language;
-	const char *program = l->compile.argv ? l->compile.argv[0] : l->run.argv[0];
-	struct digest *d = digest_new();
-	struct stat st;
-	uint64_t facts[5] = {0};
+	struct buf said;
 
-	if (!d)
-		return;
-	if (stat(program, &st) == 0) {
-		facts[0] = (uint64_t)st.st_dev;
-		facts[1] = (uint64_t)st.st_ino;
-		facts[2] = (uint64_t)st.st_size;
-		facts[3] = (uint64_t)st.st_mtim.tv_sec;
-		facts[4] = (uint64_t)st.st_mtim.tv_nsec;
-	}
-	if (digest_add_field(d, c->text[0].data, c->text[0].len) < 0 ||
-	    digest_add_field(d, c->text[1].data, c->text[1].len) < 0 ||
-	    digest_add_field(d, facts, sizeof(facts)) < 0)
-		digest_free(d);
-	else
-		(void)digest_finish(d, c->identity);
+	buf_init(&said, 2 * PROBE_TEXT_MAX);
+	for (int i = 0; i < 2; i++)
+		(void)buf_append(&said, c->text[i].data, c->text[i].len);
+	c->toolchain = toolchain_new(c->language, said.data, said.len);
+	buf_fini(&said);
 }
 
 static void check_conclude(struct check *c)
@@ -104,7 +92,8 @@ static void check_conclude(struct check *c)
 	struct language *l = c->language;
 	const char *line;
 
-	identify(c);
+	if (l->compile.argv || l->setup.commands)
+		remember_toolchain(c);
 	if (c->timed_out || c->signal != 0 || c->exit_status != 0) {
 		log_warn("runner", "a language's version command failed",
 			 LOG_STR("language", l->name), LOG_INT("exit_code", c->exit_status),
@@ -295,13 +284,45 @@ void probe_free(struct probe *p)
 	probe_release(p);
 }
 
-const uint8_t *probe_identity(const struct probe *p, const struct language *l)
+static struct check *find_check(struct probe *p, const struct language *l)
 {
-	static const uint8_t unknown[DIGEST_SIZE];
-
 	for (size_t i = 0; i < p->n_checks; i++) {
 		if (p->checks[i].language == l)
-			return p->checks[i].identity;
+			return &p->checks[i];
 	}
-	return unknown;
+	return NULL;
+}
+
+/* Once when it begins: each compile asks. */
+static void identity_untold(struct check *c, const char *reason)
+{
+	if (!c->untold)
+		log_error("runner", "what is compiled is not cached: a toolchain cannot be told",
+			  LOG_STR("language", c->language->name), LOG_STR("reason", reason));
+	c->untold = true;
+}
+
+bool probe_identity(struct probe *p, const struct language *l,
+		    uint8_t ret_identity[static DIGEST_SIZE])
+{
+	struct check *c = find_check(p, l);
+	struct err e = {0};
+	int r = -ENOMEM;
+
+	if (!c)
+		return false;
+	if (c->toolchain)
+		r = toolchain_identity(c->toolchain, ret_identity, &e);
+	else
+		(void)err_set(&e, r, "out of memory");
+	if (r < 0) {
+		identity_untold(c, e.msg);
+		return false;
+	}
+	if (r > 0 && c->identified)
+		log_info("runner", "a toolchain is another than before: it starts with no builds",
+			 LOG_STR("language", l->name));
+	c->identified = true;
+	c->untold = false;
+	return true;
 }

@@ -6,8 +6,8 @@
  * its version command, all of them side by side, and writes what it found into the registry. The
  * commands are the operator's own toolchains and run without a sandbox, in a clean environment.
  *
- * Also tells one toolchain from another for the compile cache: version text and the file of the
- * compiler itself (device, inode, size, time of change).
+ * Also tells one toolchain from another for the compile cache (toolchain.h), as it is at the moment
+ * of asking: compilers may be upgraded while a runner lives.
  */
 
 #include "base/cleanup.h"
@@ -15,6 +15,7 @@
 #include "crypto/digest.h"
 #include "task/language.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <uv.h>
 
@@ -28,5 +29,7 @@ int probe_new(uv_loop_t *loop, struct language_registry *languages, void (*done)
 /* Stops at once; accepts NULL. */
 void probe_free(struct probe *p);
 
-/* Valid once done was called; l is one of the registry's. */
-const uint8_t *probe_identity(const struct probe *p, const struct language *l);
+/* Once done was called; l is one of the registry's. False where the toolchain cannot be told from
+ * another: then nothing that it makes may be kept. Logged when it begins to be so. */
+bool probe_identity(struct probe *p, const struct language *l,
+		    uint8_t ret_identity[static DIGEST_SIZE]);

@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/str.h"
+#include "runner/setup.h"
 #include "sandbox/client.h"
 
 #include <errno.h>
@@ -44,8 +45,24 @@ static int add(struct sandbox_bind *binds, size_t *n, const char *path, struct e
 	return 0;
 }
 
-int profile_new(const struct language_registry *languages, struct sandbox_bind **ret_binds,
-		size_t *ret_count, struct err *e)
+static int add_setup(struct sandbox_bind *binds, size_t *n, const char *dir, struct err *e)
+{
+	struct sandbox_bind *b = &binds[*n];
+
+	if (shown(binds, *n, SETUP_TARGET))
+		return err_set(e, -EINVAL, "\"%s\" cannot be a language's mount", SETUP_TARGET);
+	if (*n == SANDBOX_BINDS_MAX)
+		return err_set(e, -E2BIG, "the languages have too many mounts together");
+	*b = (struct sandbox_bind){0};
+	if (!str_copy(b->source, sizeof(b->source), dir))
+		return err_set(e, -ENAMETOOLONG, "the path of the setup folder is too long");
+	(void)str_copy(b->target, sizeof(b->target), SETUP_TARGET);
+	(*n)++;
+	return 0;
+}
+
+int profile_new(const struct language_registry *languages, const char *setup_dir,
+		struct sandbox_bind **ret_binds, size_t *ret_count, struct err *e)
 {
 	AUTO_FREE struct sandbox_bind *common = NULL;
 	AUTO_FREE struct sandbox_bind *binds = calloc(SANDBOX_BINDS_MAX + 1, sizeof(*binds));
@@ -67,6 +84,11 @@ int profile_new(const struct language_registry *languages, struct sandbox_bind *
 			if (r < 0)
 				return r;
 		}
+	}
+	if (setup_dir) {
+		r = add_setup(binds, &n, setup_dir, e);
+		if (r < 0)
+			return r;
 	}
 	*ret_binds = TAKE_PTR(binds);
 	*ret_count = n;

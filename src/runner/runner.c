@@ -12,6 +12,7 @@
 #include "runner/peers.h"
 #include "runner/probe.h"
 #include "runner/profile.h"
+#include "runner/setup.h"
 #include "runner/walls.h"
 #include "sandbox/client.h"
 #include "sandbox/seccomp.h"
@@ -19,6 +20,7 @@
 #include <errno.h>
 #include <grp.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -42,6 +44,8 @@ struct runner {
 	struct box_pool *boxes;
 	struct cache *cache;
 	struct probe *probe;
+	char *setup_dir; /* NULL: none */
+	struct setup *setup;
 	struct defer *defer;
 	struct peers *peers;
 	struct listener *listener;
@@ -75,6 +79,7 @@ static void stop_now(struct runner *r)
 	r->stopping = true;
 	listener_free(TAKE_PTR(r->listener));
 	peers_free(TAKE_PTR(r->peers));
+	setup_free(TAKE_PTR(r->setup));
 	probe_free(TAKE_PTR(r->probe));
 	box_pool_free(TAKE_PTR(r->boxes));
 	defer_close(TAKE_PTR(r->defer));
@@ -285,6 +290,8 @@ static void on_probed(void *ctx)
 	log_info("runner", "runner is ready", LOG_STR("name", r->o->name),
 		 LOG_STR("listen", r->o->listen ? r->o->listen : ""), LOG_INT("slots", r->o->slots),
 		 LOG_STR("limits", r->isolation.limits));
+	if (r->setup)
+		setup_begin(r->setup);
 }
 
 /* ---- the beginning ---- */
@@ -310,7 +317,7 @@ static int start_spawner(struct runner *r, struct err *e)
 		.uid_base = r->o->uid_base,
 		.rung = r->o->rung,
 	};
-	int code = profile_new(r->languages, &binds, &options.bind_count, e);
+	int code = profile_new(r->languages, r->setup_dir, &binds, &options.bind_count, e);
 
 	if (code == 0)
 		code = sandbox_seccomp_compile(&filter, e);
@@ -394,6 +401,8 @@ static int start_parts(struct runner *r, struct err *e)
 	code = start_boxes(r, e);
 	if (code == 0)
 		code = probe_new(&r->loop, r->languages, on_probed, r, &r->probe, e);
+	if (code == 0 && r->setup_dir)
+		code = setup_new(&r->loop, r->languages, r->probe, &r->setup, e);
 	if (code < 0)
 		return code;
 	r->env = (struct execution_env){
@@ -402,6 +411,7 @@ static int start_parts(struct runner *r, struct err *e)
 		.cache = r->cache,
 		.languages = r->languages,
 		.probe = r->probe,
+		.setup = r->setup,
 		.share_cache = r->o->share_cache,
 	};
 	return 0;
@@ -444,6 +454,8 @@ int runner_run(const struct runner_options *o, enum runner_exit *ret_exit, struc
 
 	if (code == 0)
 		code = language_registry_load(o->languages, &r.languages, e);
+	if (code == 0 && o->setup_dir)
+		code = setup_enter(o->setup_dir, o->uid, o->gid, &r.setup_dir, e);
 	if (code == 0)
 		code = start_spawner(&r, e);
 	if (code == 0)
@@ -458,6 +470,7 @@ int runner_run(const struct runner_options *o, enum runner_exit *ret_exit, struc
 	}
 	sandbox_client_free(r.spawner);
 	language_registry_free(r.languages);
+	free(r.setup_dir);
 	cleanup_close(&r.fd);
 	if (code < 0)
 		return code;

@@ -52,6 +52,7 @@ struct runner_options {
 	unsigned slots;
 	const char *languages; /* folder */
 	const char *sandbox;   /* path of kiln-sandbox */
+	const char *setup_dir; /* what languages make beforehand; NULL: nothing is made */
 	uid_t uid;	       /* to become, where started as root */
 	gid_t gid;
 	unsigned uid_base; /* of the boxes; 0: the spawner's choice */

@@ -71,7 +71,8 @@ static void released(struct spawner *s, struct box *b)
 
 static void try_release(struct spawner *s, struct box *b)
 {
-	if (leaf_remove(&s->limiter, &b->leaf) == -EBUSY)
+	/* Whatever the reason is: with an old group the box must not be used again. */
+	if (leaf_remove(&s->limiter, &b->leaf) < 0)
 		b->due_nsec = io_now_nsec() + REMOVE_RETRY_MSEC * MSEC;
 	else
 		released(s, b);
@@ -87,11 +88,19 @@ static void signal_init(struct spawner *s, struct box *b)
 		leaf_kill(&s->limiter, &b->leaf);
 }
 
-/* Once: what is used afterwards does not count. */
+/* Once: what is used afterwards does not count. Without it nobody knows what ended the task. */
 static void read_usage(struct spawner *s, struct box *b)
 {
-	if (!b->has_usage && b->leaf.made)
-		b->has_usage = leaf_usage(&s->limiter, &b->leaf, &b->usage) == 0;
+	int r;
+
+	if (b->has_usage || !b->leaf.made)
+		return;
+	r = leaf_usage(&s->limiter, &b->leaf, &b->usage);
+	b->has_usage = r == 0;
+	if (r < 0 && b->step == SANDBOX_STEP_NONE) {
+		b->step = SANDBOX_STEP_CGROUP;
+		b->error = -r;
+	}
 }
 
 static void tell_exited(struct spawner *s, struct box *b)
@@ -100,8 +109,6 @@ static void tell_exited(struct spawner *s, struct box *b)
 	struct verdict_facts facts = {
 		.has_status = b->has_status,
 		.status = b->status,
-		.step = b->step,
-		.error = b->error,
 		.killed_for = b->killed_for,
 		.cpu_limit_usec = b->limits.cpu_usec,
 		.wall_limit_usec = b->limits.wall_usec,
@@ -110,6 +117,8 @@ static void tell_exited(struct spawner *s, struct box *b)
 	if (b->ended_nsec == 0)
 		b->ended_nsec = io_now_nsec();
 	read_usage(s, b);
+	facts.step = b->step;
+	facts.error = b->error;
 	if (b->has_usage) {
 		facts.oom_kills = b->usage.oom_kills;
 		if (b->usage.cpu_usec > b->cpu_before_usec)
@@ -277,7 +286,11 @@ int box_start(struct spawner *s, struct box *b, const struct sandbox_start *requ
 			forward[n++] = fds[i];
 	if (collect) {
 		b->job = fcntl(fds[0], F_DUPFD_CLOEXEC, 0);
-		b->output = fcntl(fds[1], F_DUPFD_CLOEXEC, 0);
+		b->output = b->job < 0 ? -EBADF : fcntl(fds[1], F_DUPFD_CLOEXEC, 0);
+		if (b->output < 0) {
+			fail(s, b, SANDBOX_STEP_DESCRIPTORS, errno);
+			return 0;
+		}
 		b->collect = true;
 	}
 	b->began_nsec = io_now_nsec();
@@ -339,29 +352,34 @@ static void on_prepared(struct spawner *s, struct box *b)
 	spawner_send(s, &event, sizeof(event.prepared), SANDBOX_EVENT_PREPARED, b);
 }
 
-static bool collect_order(struct box *b)
+static int collect_order(struct box *b)
 {
 	struct inside_message order = {.type = INSIDE_COLLECT,
 				       .bytes = b->limits.collect_bytes,
 				       .files = b->limits.collect_files};
 	int fds[2] = {b->job, b->output};
 
-	return spawner_forward(b->sock, &order, sizeof(order), fds, 2) == 0;
+	return spawner_forward(b->sock, &order, sizeof(order), fds, 2);
 }
 
 static void on_exited(struct spawner *s, struct box *b, int status)
 {
+	int r;
+
 	b->has_status = true;
 	b->status = status;
 	if (b->state == SANDBOX_BOX_RUNNING && b->collect && status == 0 &&
 	    b->step == SANDBOX_STEP_NONE && b->killed_for == SANDBOX_LIMIT_NONE) {
 		b->ended_nsec = io_now_nsec();
 		read_usage(s, b);
-		if (collect_order(b)) {
+		r = collect_order(b);
+		if (r == 0) {
 			move_to(b, SANDBOX_BOX_COLLECTING);
 			b->due_nsec = b->ended_nsec + COLLECT_MAX_MSEC * MSEC;
 			return;
 		}
+		b->step = SANDBOX_STEP_COLLECT;
+		b->error = -r;
 	}
 	finish(s, b);
 }
@@ -406,17 +424,29 @@ void box_on_message(struct spawner *s, struct box *b)
 		;
 }
 
+/* The products count as the task's memory: too big for its limit they are its own fault. */
+static void died_collecting(struct spawner *s, struct box *b)
+{
+	struct usage now;
+
+	if (leaf_usage(&s->limiter, &b->leaf, &now) == 0 && now.oom_kills > b->usage.oom_kills)
+		b->collected.error = ENOMEM;
+	else if (b->step == SANDBOX_STEP_NONE)
+		b->step = SANDBOX_STEP_INIT_DIED;
+}
+
 void box_on_exit(struct spawner *s, struct box *b)
 {
-	siginfo_t info;
+	siginfo_t info = {0};
 
 	/* Its last words first. */
 	box_on_message(s, b);
-	if (waitid(P_PIDFD, (id_t)b->pidfd, &info, WEXITED | WNOHANG) < 0)
+	/* Not ours to reap yet while somebody traces it. */
+	if (waitid(P_PIDFD, (id_t)b->pidfd, &info, WEXITED | WNOHANG) < 0 || info.si_pid == 0)
 		return;
 	cleanup_close(&b->pidfd);
 	if (b->state == SANDBOX_BOX_COLLECTING && b->collected.error == 0)
-		b->collected.error = ETIMEDOUT;
+		died_collecting(s, b);
 	if (b->state != SANDBOX_BOX_DYING)
 		finish(s, b);
 	else
@@ -438,6 +468,7 @@ void box_on_time(struct spawner *s, struct box *b, uint64_t now)
 		return;
 	}
 	if (b->state == SANDBOX_BOX_COLLECTING) {
+		b->collected.error = ETIMEDOUT;
 		(void)sys_pidfd_send_signal(b->pidfd, SIGKILL);
 		return;
 	}

@@ -33,7 +33,7 @@ int caps_last(void)
 {
 	int cap = 0;
 
-	while (cap < 63 && prctl(PR_CAPBSET_READ, cap + 1, 0, 0, 0) >= 0)
+	while (cap < 63 && (prctl(PR_CAPBSET_READ, cap + 1, 0, 0, 0) >= 0 || errno != EINVAL))
 		cap++;
 	return cap;
 }

@@ -148,21 +148,22 @@ static uint64_t pid_namespace(int proc_fd)
 	return fstatat(proc_fd, "self/ns/pid", &st, 0) < 0 ? 0 : st.st_ino;
 }
 
-/* Removes the leaves of a group and the group. Only ever empty ones go: the kernel sees to that. */
-static void remove_group(int parent, const char *name)
+/* Removes the leaves of a group and the group. Only ever empty ones go: the kernel sees to that.
+ * Whether it is gone. */
+static bool remove_group(int parent, const char *name)
 {
 	int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 
 	if (!d) {
 		cleanup_close(&fd);
-		return;
+		return false;
 	}
 	for (struct dirent *ent; (ent = readdir(d));)
 		if (ent->d_name[0] == 'b' && ent->d_type == DT_DIR)
 			(void)unlinkat(dirfd(d), ent->d_name, AT_REMOVEDIR);
 	(void)closedir(d);
-	(void)unlinkat(parent, name, AT_REMOVEDIR);
+	return unlinkat(parent, name, AT_REMOVEDIR) == 0;
 }
 
 /* Groups of spawners that are no more: killed ones cannot clean up after themselves. */
@@ -184,7 +185,7 @@ static void remove_stale(struct limiter *l, int parent)
 			   &start) != 3)
 			continue;
 		if (their_ns == ns && start_time(l->proc_fd, pid) != start)
-			remove_group(parent, ent->d_name);
+			(void)remove_group(parent, ent->d_name);
 	}
 	(void)closedir(d);
 }
@@ -197,8 +198,11 @@ static int make_own(struct limiter *l, enum limiter_tree tree)
 	if (mkdirat(l->parent[tree], l->name, 0755) < 0 && errno != EEXIST)
 		return -errno;
 	fd = openat(l->parent[tree], l->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
+	if (fd < 0) {
+		fd = -errno;
+		(void)unlinkat(l->parent[tree], l->name, AT_REMOVEDIR);
+		return fd;
+	}
 	l->own[tree] = fd;
 	return 0;
 }
@@ -324,11 +328,12 @@ static int try_cgroup1(struct limiter *l, const struct limiter_options *o)
 
 	if (r == 0)
 		r = open_tree_v1(l, o, TREE_PIDS);
+	if (r < 0)
+		return r;
 	/* CPU time from the version 2 tree where it is mounted beside: cpu.stat is there without
 	 * any controller, and it kills; else from cpuacct. */
-	if (r == 0 && open_tree_v1(l, o, TREE_V2) < 0)
-		r = open_tree_v1(l, o, TREE_CPUACCT);
-	return r;
+	r = open_tree_v1(l, o, TREE_V2);
+	return r == 0 || io_is_shortage(r) ? r : open_tree_v1(l, o, TREE_CPUACCT);
 }
 
 static int try_rlimit(struct limiter *l, const struct limiter_options *o)
@@ -341,33 +346,52 @@ static int try_rlimit(struct limiter *l, const struct limiter_options *o)
 static void close_trees(struct limiter *l)
 {
 	for (int i = 0; i < _TREE_MAX; i++) {
-		if (l->own[i] >= 0) {
-			remove_group(l->parent[i], l->name);
-			cleanup_close(&l->own[i]);
-		}
+		for (int tries = 0; tries < 3 && l->own[i] >= 0; tries++)
+			if (remove_group(l->parent[i], l->name))
+				cleanup_close(&l->own[i]);
+		cleanup_close(&l->own[i]);
 		cleanup_close(&l->parent[i]);
 	}
 	l->has_cpu_rate = false;
 	l->path[0] = 0;
 }
 
-/* What the chosen rung can tell is read off a leaf. */
-static void look(struct limiter *l)
+static int look_for(const struct leaf *leaf, enum limiter_tree tree, const char *name, int mode,
+		    bool *ret_has)
 {
+	if (leaf->dir[tree] < 0)
+		return 0;
+	if (faccessat(leaf->dir[tree], name, mode, 0) == 0)
+		*ret_has = true;
+	else if (io_is_shortage(-errno))
+		return -errno;
+	return 0;
+}
+
+/* What the chosen rung can tell is read off a leaf. */
+static int look(struct limiter *l)
+{
+	const struct {
+		enum limiter_tree tree;
+		const char *name;
+		int mode;
+		bool *has;
+	} files[] = {
+		{TREE_V2, "memory.swap.max", W_OK, &l->has_swap},
+		{TREE_MEMORY, "memory.memsw.limit_in_bytes", W_OK, &l->has_swap},
+		{TREE_V2, "memory.peak", R_OK, &l->has_peak},
+		{TREE_MEMORY, "memory.max_usage_in_bytes", R_OK, &l->has_peak},
+		{TREE_V2, "cgroup.kill", W_OK, &l->has_kill},
+	};
 	struct leaf leaf;
+	int r;
 
 	leaf_init(&leaf, SANDBOX_BOXES_MAX);
-	if (leaf_make(l, &leaf) == 0) {
-		const int v2 = leaf.dir[TREE_V2], v1 = leaf.dir[TREE_MEMORY];
-
-		l->has_swap =
-			(v2 >= 0 && faccessat(v2, "memory.swap.max", W_OK, 0) == 0) ||
-			(v1 >= 0 && faccessat(v1, "memory.memsw.limit_in_bytes", W_OK, 0) == 0);
-		l->has_peak = (v2 >= 0 && faccessat(v2, "memory.peak", R_OK, 0) == 0) ||
-			      (v1 >= 0 && faccessat(v1, "memory.max_usage_in_bytes", R_OK, 0) == 0);
-		l->has_kill = v2 >= 0 && faccessat(v2, "cgroup.kill", W_OK, 0) == 0;
-	}
+	r = leaf_make(l, &leaf);
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(files); i++)
+		r = look_for(&leaf, files[i].tree, files[i].name, files[i].mode, files[i].has);
 	leaf_fini(l, &leaf);
+	return r;
 }
 
 int limiter_open(struct limiter *l, const struct limiter_options *o, struct err *e)
@@ -395,14 +419,17 @@ int limiter_open(struct limiter *l, const struct limiter_options *o, struct err 
 	for (size_t i = 0; i < ARRAY_SIZE(rungs); i++) {
 		if (o->rung != SANDBOX_RUNG_AUTO && o->rung != rungs[i].rung)
 			continue;
+		l->rung = rungs[i].rung;
+		l->ops = rungs[i].ops;
 		r = rungs[i].try(l, o);
-		if (r == 0) {
-			l->rung = rungs[i].rung;
-			l->ops = rungs[i].ops;
-			look(l);
+		if (r == 0)
+			r = look(l);
+		if (r == 0)
 			return 0;
-		}
 		close_trees(l);
+		/* Says nothing about the rung: the next lower one would be a silent loss. */
+		if (io_is_shortage(r))
+			break;
 	}
 	cleanup_close(&l->proc_fd);
 	return err_errno(e, r, "could not set up limits by %s", sandbox_rung_name(o->rung));
@@ -422,20 +449,33 @@ void leaf_init(struct leaf *leaf, unsigned int box)
 	(void)snprintf(leaf->name, sizeof(leaf->name), "b%u", box);
 }
 
+/* All of it or nothing: a leaf that is kept with half of it would be one without its limit. */
 static int make_in(struct limiter *l, struct leaf *leaf, enum limiter_tree tree)
 {
 	const char *enter = l->ops->enter[tree];
+	AUTO_FD int dir = -EBADF;
+	int fd = -EBADF, r = 0;
 
-	if (mkdirat(l->own[tree], leaf->name, 0755) < 0)
+	/* One that could not even be removed then is empty, and nobody's. */
+	if (mkdirat(l->own[tree], leaf->name, 0755) < 0 &&
+	    (errno != EEXIST || unlinkat(l->own[tree], leaf->name, AT_REMOVEDIR) < 0 ||
+	     mkdirat(l->own[tree], leaf->name, 0755) < 0))
 		return -errno;
-	leaf->dir[tree] = openat(l->own[tree], leaf->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (leaf->dir[tree] < 0)
-		return -errno;
-	if (enter)
-		leaf->enter[tree] =
-			openat(leaf->dir[tree], enter,
-			       O_WRONLY | O_CLOEXEC | (l->creates_files ? O_CREAT : 0), 0644);
-	return enter && leaf->enter[tree] < 0 ? -errno : 0;
+	dir = openat(l->own[tree], leaf->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		r = -errno;
+	if (r == 0 && enter) {
+		fd = openat(dir, enter, O_WRONLY | O_CLOEXEC | (l->creates_files ? O_CREAT : 0),
+			    0644);
+		r = fd < 0 ? -errno : 0;
+	}
+	if (r < 0) {
+		(void)unlinkat(l->own[tree], leaf->name, AT_REMOVEDIR);
+		return r;
+	}
+	leaf->dir[tree] = TAKE_FD(dir);
+	leaf->enter[tree] = fd;
+	return 0;
 }
 
 int leaf_make(struct limiter *l, struct leaf *leaf)

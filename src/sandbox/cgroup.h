@@ -75,8 +75,8 @@ struct usage {
 
 /* No group yet. */
 void leaf_init(struct leaf *leaf, unsigned int box);
-/* The verbs, 0 or negative errno. leaf_remove gives -EBUSY while a process is still going, and
- * leaves what may be used again; leaf_fini does not. */
+/* The verbs, 0 or negative errno. leaf_remove is to be tried again where it fails (-EBUSY while a
+ * process is still going), and leaves what may be used again; leaf_fini does not. */
 int leaf_make(struct limiter *l, struct leaf *leaf);
 /* Descriptor for CLONE_INTO_CGROUP, or -EBADF. */
 int leaf_clone_fd(const struct leaf *leaf);

@@ -7,6 +7,7 @@
 #include "sandbox/archive.h"
 #include "sandbox/format.h"
 #include "sandbox/inside.h"
+#include "sandbox/io.h"
 #include "sandbox/syscalls.h"
 
 #include <dirent.h>
@@ -30,7 +31,9 @@ int files_map(int fd, const void **ret_data, size_t *ret_len)
 	int seals = fcntl(fd, F_GET_SEALS);
 
 	/* What can shrink would kill the reader with SIGBUS, what can change would fool it. */
-	if (seals < 0 || (seals & need) != need)
+	if (seals < 0)
+		return errno == EINVAL ? -EPERM : -errno;
+	if ((seals & need) != need)
 		return -EPERM;
 	if (fstat(fd, &st) < 0)
 		return -errno;
@@ -212,16 +215,20 @@ static int take_file(struct collect *c, int dir, const char *name)
 		return 0;
 	/* Never waits: a FIFO opens at once, and is then refused. */
 	fd = sys_openat2(dir, name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0, BENEATH);
+	if (fd < 0 && io_is_shortage(-errno))
+		return -errno;
 	if (fd < 0) {
 		leave_out(c, errno);
 		return 0;
 	}
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_nlink != 1) {
+	if (fstat(fd, &st) < 0) {
+		r = -errno;
+	} else if (!S_ISREG(st.st_mode) || st.st_nlink != 1) {
 		leave_out(c, EINVAL);
 	} else if ((uint64_t)st.st_size > c->bytes_left) {
 		leave_out(c, EFBIG);
 	} else if (c->files_left == 0) {
-		leave_out(c, EMFILE);
+		leave_out(c, EDQUOT);
 	} else {
 		r = copy_one(c, fd, &st);
 		c->bytes_left -= (uint64_t)st.st_size;
@@ -266,7 +273,7 @@ static int walk_entry(struct collect *c, int dir, const char *name, uint8_t type
 		return 0;
 	fd = sys_openat2(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0, BENEATH);
 	if (fd < 0)
-		return 0;
+		return io_is_shortage(-errno) ? -errno : 0;
 	r = walk(c, fd, start + len, depth + 1);
 	(void)close(fd);
 	return r;

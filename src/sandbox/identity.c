@@ -21,17 +21,17 @@
 static const uint64_t needed =
 	BIT(CAP_SYS_ADMIN) | BIT(CAP_SETUID) | BIT(CAP_SETGID) | BIT(CAP_NET_ADMIN) | BIT(CAP_KILL);
 
-/* Whether ids [first, first + count) exist in our user namespace; ret_last: the highest id of its
- * widest range. */
-static bool ids_mapped(const char *map, uint64_t first, uint64_t count, uint64_t *ret_last)
+/* 1 where ids [first, first + count) exist in our user namespace, else 0; ret_last: the highest id
+ * of its widest range. */
+static int ids_mapped(const char *map, uint64_t first, uint64_t count, uint64_t *ret_last)
 {
 	char text[4096], *save = NULL;
 	uint64_t widest = 0;
-	bool found = false;
+	int found = 0, r = io_read_at(AT_FDCWD, map, text, sizeof(text));
 
 	*ret_last = 0;
-	if (io_read_at(AT_FDCWD, map, text, sizeof(text)) < 0)
-		return false;
+	if (r < 0)
+		return r;
 	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
 		uint64_t inside, outside, length;
 
@@ -40,7 +40,7 @@ static bool ids_mapped(const char *map, uint64_t first, uint64_t count, uint64_t
 			continue;
 		if (first >= inside && first - inside < length &&
 		    count <= length - (first - inside))
-			found = true;
+			found = 1;
 		if (length > widest) {
 			widest = length;
 			*ret_last = inside + length - 1;
@@ -49,31 +49,35 @@ static bool ids_mapped(const char *map, uint64_t first, uint64_t count, uint64_t
 	return found;
 }
 
-static bool range_mapped(uint64_t first, uint64_t count, uint64_t *ret_last)
+static int range_mapped(uint64_t first, uint64_t count, uint64_t *ret_last)
 {
 	uint64_t other;
+	int r = ids_mapped("/proc/self/uid_map", first, count, ret_last);
 
-	return ids_mapped("/proc/self/uid_map", first, count, ret_last) &&
-	       ids_mapped("/proc/self/gid_map", first, count, &other);
+	return r > 0 ? ids_mapped("/proc/self/gid_map", first, count, &other) : r;
 }
 
 static int choose_ids(struct identity *id, uint32_t uid_base, unsigned int boxes, struct err *e)
 {
 	uint64_t base = uid_base ? uid_base : IDENTITY_UID_BASE, count = 2u * boxes, last;
 
+	int r;
+
 	if (base < 1000)
 		return err_set(e, -EINVAL, "uid_base %" PRIu64 " is below 1000", base);
-	if (range_mapped(base, count, &last)) {
-		id->two_ids = true;
-	} else if (uid_base) {
+	r = range_mapped(base, count, &last);
+	if (r == 0 && uid_base)
 		return err_set(e, -EINVAL,
 			       "ids %" PRIu64 " to %" PRIu64 " do not exist in this user namespace",
 			       base, base + count - 1);
-	} else if (last >= 4096 && range_mapped(last - count, count, &last)) {
+	if (r == 0 && last >= 4096) {
 		/* In a container: the end of what it was given, without the overflow id. */
 		base = last - count;
-		id->two_ids = true;
+		r = range_mapped(base, count, &last);
 	}
+	if (r < 0)
+		return err_errno(e, r, "could not read the id maps");
+	id->two_ids = r > 0;
 	if (id->two_ids)
 		id->uid_base = (uint32_t)base;
 	return 0;
@@ -131,7 +135,10 @@ int identity_drop(struct identity *id, struct err *e)
 
 void identity_raise_for_cleanup(const struct identity *id)
 {
-	(void)caps_set(id->capabilities | id->spare, id->capabilities | id->spare);
+	const uint64_t all = id->capabilities | id->spare;
+
+	for (int tries = 0; tries < 3 && caps_set(all, all) < 0; tries++)
+		;
 }
 
 static int write_map(int proc_fd, pid_t pid, const char *which, const char *text)

@@ -4,6 +4,7 @@
  * kill and to change to the task's id; it is non-dumpable and filtered before the task starts. */
 
 #include "sandbox/inside.h"
+#include "sandbox/io.h"
 #include "sandbox/syscalls.h"
 
 #include <errno.h>
@@ -14,10 +15,16 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
+enum { SEND_TRIES = 5000 };
+
+/* What cannot be told would be taken for something else, a failure to start for a program that
+ * exits with 127: so a shortage is waited for. */
 int inside_send(const struct inside_message *m, int fd)
 {
+	const struct timespec moment = {.tv_nsec = 1000000};
 	union {
 		struct cmsghdr head;
 		char buf[CMSG_SPACE(sizeof(int))];
@@ -33,7 +40,13 @@ int inside_send(const struct inside_message *m, int fd)
 		msg.msg_control = control.buf;
 		msg.msg_controllen = sizeof(control.buf);
 	}
-	return sendmsg(INSIDE_FD, &msg, MSG_NOSIGNAL) == (ssize_t)sizeof(*m) ? 0 : -errno;
+	for (int tries = 0; sendmsg(INSIDE_FD, &msg, MSG_NOSIGNAL) != (ssize_t)sizeof(*m);
+	     tries++) {
+		if (tries == SEND_TRIES || !io_is_shortage(-errno))
+			return -errno;
+		(void)nanosleep(&moment, NULL);
+	}
+	return 0;
 }
 
 ssize_t inside_receive(void *buf, size_t size, int *fds, size_t fds_max, size_t *ret_fds)
@@ -196,6 +209,8 @@ static _Noreturn void collector(const struct inside_plan *plan, const struct ins
 	if (r == 0)
 		r = files_collect(fds[1], patterns, order->bytes, order->files, &done.bytes,
 				  &done.files);
+	if (io_is_shortage(r))
+		inside_fail(SANDBOX_STEP_COLLECT, -r);
 	done.error = -r;
 	_exit(inside_send(&done, -EBADF) < 0);
 }

@@ -74,8 +74,8 @@ void inside_become_task(const struct inside_plan *plan);
 void inside_setup(const struct inside_plan *plan, const struct sandbox_limits *limits,
 		  int *ret_context);
 
-/* landlock.c. The ABI of the kernel, 0 for none; 0 or negative errno. */
-uint32_t landlock_abi(void);
+/* landlock.c. The ABI of the kernel, 0 for none, or negative errno; 0 or negative errno. */
+int landlock_abi(void);
 int landlock_restrict(uint32_t abi);
 
 /* caps.c */

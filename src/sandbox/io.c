@@ -103,6 +103,16 @@ int io_read_u64_at(int dirfd, const char *name, uint64_t *ret_value)
 	return r < 0 ? r : io_parse_u64(buf, ret_value, NULL);
 }
 
+bool io_is_shortage(int error)
+{
+	static const int shortages[] = {ENOMEM, ENOBUFS, EMFILE, ENFILE, ENOSPC, EAGAIN};
+
+	for (size_t i = 0; i < ARRAY_SIZE(shortages); i++)
+		if (error == -shortages[i])
+			return true;
+	return false;
+}
+
 uint64_t io_now_nsec(void)
 {
 	struct timespec t;

@@ -4,6 +4,7 @@
 /* Small files of the kernel (cgroupfs, /proc) read and written whole, without stdio or malloc.
  * 0 or positive is success, negative errno failure. */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,3 +20,6 @@ int io_parse_u64(const char *text, uint64_t *ret_value, const char **ret_end);
 int io_find_u64(const char *text, const char *key, uint64_t *ret_value);
 int io_read_u64_at(int dirfd, const char *name, uint64_t *ret_value);
 uint64_t io_now_nsec(void); /* CLOCK_MONOTONIC */
+/* Whether a negative errno says that the machine lacked something just now (memory, descriptors),
+ * and nothing about what was asked for. */
+bool io_is_shortage(int error);

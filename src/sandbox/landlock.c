@@ -15,11 +15,13 @@
 /* What ABI 1 knows, REFER is ABI 2. */
 #define ALL_1 ((1ULL << 13) - 1)
 
-uint32_t landlock_abi(void)
+int landlock_abi(void)
 {
 	int abi = sys_landlock_create_ruleset(NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
 
-	return abi < 0 ? 0 : (uint32_t)abi;
+	if (abi < 0)
+		return errno == ENOSYS || errno == EOPNOTSUPP ? 0 : -errno;
+	return abi;
 }
 
 static uint64_t rights_of(uint32_t abi)

@@ -125,8 +125,12 @@ static int make(struct netpool *p, struct netpool_entry *entry)
 		return r;
 	if (!p->reuse)
 		return 0;
-	for (size_t i = 0; i < ARRAY_SIZE(entry->counters); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(entry->counters); i++) {
 		entry->counters[i] = openat(p->proc_fd, counter_files[i], O_RDONLY | O_CLOEXEC);
+		/* What is not watched must not be used again. */
+		if (entry->counters[i] < 0 && errno != ENOENT)
+			return 0;
+	}
 	remember(entry);
 	return 0;
 }

@@ -173,6 +173,7 @@ static const char *const step_names[] = {
 	[SANDBOX_STEP_JOB] = "read the job",
 	[SANDBOX_STEP_FILES] = "write the files",
 	[SANDBOX_STEP_EXEC] = "execute the program",
+	[SANDBOX_STEP_COLLECT] = "take the files out",
 	[SANDBOX_STEP_INIT_DIED] = "keep pid 1 alive",
 };
 

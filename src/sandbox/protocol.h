@@ -178,6 +178,7 @@ enum sandbox_step {
 	SANDBOX_STEP_JOB,   /* the job memfd: not sealed, too big or malformed */
 	SANDBOX_STEP_FILES, /* unpacking; ENOSPC here means the files do not fit the disk limit */
 	SANDBOX_STEP_EXEC,
+	SANDBOX_STEP_COLLECT,	/* files out: the machine's fault, collect_error has the task's */
 	SANDBOX_STEP_INIT_DIED, /* pid 1 ended without a word and without a limit */
 	_SANDBOX_STEP_MAX,
 };
@@ -207,7 +208,7 @@ struct sandbox_event_exited {
 	int64_t memory_peak_bytes; /* -1: this rung cannot know it */
 	uint64_t oom_kills;
 	uint32_t collected_files;
-	int32_t collect_error; /* errno, positive: EFBIG, EMFILE (too many files) ...; 0 = complete
+	int32_t collect_error; /* errno, positive: EFBIG, EDQUOT (too many files) ...; 0 = complete
 				*/
 	uint64_t collected_bytes;
 };

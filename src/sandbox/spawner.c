@@ -80,6 +80,16 @@ int spawner_forward(int sock, const void *buf, size_t size, const int *fds, size
 
 static _Noreturn void end(struct spawner *s);
 
+enum { SEND_TRIES = 1000 };
+
+/* Until there is something again of what the machine lacks. */
+static void nap(void)
+{
+	const struct timespec moment = {.tv_nsec = 1000000};
+
+	(void)nanosleep(&moment, NULL);
+}
+
 void spawner_send(struct spawner *s, union sandbox_event *event, size_t size, uint16_t type,
 		  const struct box *b)
 {
@@ -90,8 +100,11 @@ void spawner_send(struct spawner *s, union sandbox_event *event, size_t size, ui
 					   .cookie = b ? b->cookie : 0};
 	/* The number of unread events is bounded by the boxes, and fits the buffer of the socket:
 	 * a runner that leaves it full has stopped working. */
-	if (send(s->control, event, size, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)size)
-		end(s);
+	for (int tries = 0; send(s->control, event, size, MSG_NOSIGNAL | MSG_DONTWAIT) < 0; tries++)
+		if (tries == SEND_TRIES || !io_is_shortage(-errno))
+			end(s);
+		else
+			nap();
 }
 
 static void refuse(struct spawner *s, const struct sandbox_header *h, int error, const char *why)
@@ -119,12 +132,10 @@ static _Noreturn void end(struct spawner *s)
 		(void)waitid(P_PIDFD, (id_t)b->pidfd, &info, WEXITED);
 	}
 	for (unsigned int i = 0; i < s->boxes_len; i++) {
-		const struct timespec moment = {.tv_nsec = 1000000};
-
 		for (int tries = 0; tries < 1000 && s->configured &&
-				    leaf_remove(&s->limiter, &s->boxes[i].leaf) == -EBUSY;
+				    leaf_remove(&s->limiter, &s->boxes[i].leaf) < 0;
 		     tries++)
-			(void)nanosleep(&moment, NULL);
+			nap();
 	}
 	if (s->configured) {
 		if (s->identity.capabilities)
@@ -169,9 +180,14 @@ static int try_namespaces(bool *ret_proc, struct err *e)
 	if (pid < 0)
 		return err_errno(e, -errno, "could not make namespaces (see `kiln-sandbox probe`)");
 	if (pid == 0)
-		_exit(mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0);
+		_exit(mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0
+			      ? errno
+			      : 0);
 	if (waitpid(pid, &status, 0) < 0)
 		return err_errno(e, -errno, "could not wait for a child");
+	status = WIFEXITED(status) ? WEXITSTATUS(status) : EAGAIN;
+	if (io_is_shortage(-status))
+		return err_errno(e, -status, "could not try to mount \"/proc\"");
 	*ret_proc = status == 0;
 	return 0;
 }
@@ -184,6 +200,7 @@ static int configure_steps(struct spawner *s, const struct sandbox_configure *re
 	AUTO_FREE void *filter = NULL;
 	AUTO_FREE void *binds = NULL;
 	size_t filter_len = 0, binds_len;
+	int abi;
 	int r = read_whole(fds[count - 1], &binds, sizeof(struct sandbox_bind), SANDBOX_BINDS_MAX,
 			   &binds_len, e);
 
@@ -206,9 +223,12 @@ static int configure_steps(struct spawner *s, const struct sandbox_configure *re
 		r = try_namespaces(&s->plan.proc, e);
 	if (r < 0)
 		return r;
+	abi = landlock_abi();
+	if (abi < 0)
+		return err_errno(e, abi, "could not ask for Landlock");
 	s->netpool.reuse = !(request->flags & SANDBOX_CONFIGURE_NO_NETPOOL);
 	s->plan.two_ids = s->identity.two_ids;
-	s->plan.landlock_abi = landlock_abi();
+	s->plan.landlock_abi = (uint32_t)abi;
 	s->plan.filter_len = (uint16_t)filter_len;
 	s->plan.filter = TAKE_PTR(filter); /* as long as we live */
 	s->plan.last_capability = caps_last();
@@ -352,7 +372,9 @@ static void on_control(struct spawner *s)
 		ssize_t n = spawner_receive(s->control, &request, sizeof(request), fds,
 					    SANDBOX_FDS_MAX, &count);
 
-		if (n == -EAGAIN)
+		if (n < 0 && n != -EAGAIN && io_is_shortage((int)n))
+			nap(); /* the request is still there */
+		if (n < 0 && io_is_shortage((int)n))
 			return;
 		if (n <= 0)
 			end(s);
@@ -443,8 +465,9 @@ int spawner_serve(int control_fd)
 
 	reset_process(control_fd);
 	s.control = control_fd;
-	s.cpus =
-		sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? (unsigned int)CPU_COUNT(&cpus) : 1;
+	/* A machine with more than fit the set: to think of too many only means to look early. */
+	s.cpus = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? (unsigned int)CPU_COUNT(&cpus)
+								: CPU_SETSIZE;
 	for (unsigned int i = 0; i < SANDBOX_BOXES_MAX; i++)
 		box_init(&s.boxes[i], i);
 	for (;;)

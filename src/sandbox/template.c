@@ -175,13 +175,13 @@ static int open_devices(int *trees, struct err *e)
 }
 
 /* A /proc of a pid namespace without a process: it shows nobody, but a kernel lets a box mount its
- * own /proc only where there is a whole one to be seen (mount_namespaces(7)). -1 where the host
- * does not let us either. */
+ * own /proc only where there is a whole one to be seen (mount_namespaces(7)). Negative errno where
+ * the host does not let us either. */
 static int open_dead_proc(void)
 {
 	/* The child shares our descriptors: what it leaves open is ours. */
 	struct clone_args args = {.flags = CLONE_NEWPID | CLONE_FILES, .exit_signal = SIGCHLD};
-	int tree = fcntl(0, F_DUPFD_CLOEXEC, 3), status;
+	int tree = fcntl(0, F_DUPFD_CLOEXEC, 3), status = 0;
 	pid_t pid = tree < 0 ? -1 : sys_clone3(&args);
 
 	if (pid == 0) {
@@ -190,14 +190,20 @@ static int open_dead_proc(void)
 		if (fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
 			made = fsmount(context, FSMOUNT_CLOEXEC,
 				       MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
-		status = dup3(made, tree, O_CLOEXEC) < 0;
+		if (made < 0 || dup3(made, tree, O_CLOEXEC) < 0)
+			status = errno;
 		cleanup_close(&context);
 		cleanup_close(&made);
 		_exit(status);
 	}
-	if (pid < 0 || waitpid(pid, &status, 0) < 0 || status != 0)
-		cleanup_close(&tree);
-	return tree;
+	if (pid < 0 || waitpid(pid, &status, 0) < 0)
+		status = errno;
+	else
+		status = WIFEXITED(status) ? WEXITSTATUS(status) : EAGAIN;
+	if (status == 0)
+		return tree;
+	cleanup_close(&tree);
+	return -status;
 }
 
 static int place_parts(const struct part *parts, size_t count, int proc, const int *device_trees,
@@ -262,6 +268,8 @@ int template_enter(const struct sandbox_bind *binds, size_t count, uint32_t *ret
 	if (r < 0)
 		return r;
 	proc = open_dead_proc();
+	if (io_is_shortage(proc))
+		return err_errno(e, proc, "could not make an empty \"/proc\"");
 	r = enter_new_root(parts, used, proc, device_trees, e);
 	/* Descriptors of trees that were placed pin nothing: the namespace lives as long as we. */
 	for (size_t i = 0; i < ARRAY_SIZE(devices); i++)

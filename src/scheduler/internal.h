@@ -43,7 +43,7 @@ enum settle {
 	SETTLE_NONE,
 	SETTLE_FINISH,	  /* write final_state and the result */
 	SETTLE_RETRY,	  /* back to queued, the attempt is used up */
-	SETTLE_HAND_BACK, /* back to queued, it never ran */
+	SETTLE_HAND_BACK, /* back to queued, the attempt does not count */
 };
 
 struct runner;

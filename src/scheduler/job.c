@@ -324,8 +324,22 @@ static bool has_requests(const struct job *j)
 	return j->fetching || j->settling || j->claim == CLAIM_PENDING;
 }
 
+/* It outlasts the scheduler. Nothing was wrong with it, so its attempt is given back: schedulers
+ * that are rolled must not use up the tries of a long task. The runner stops it now, and again when
+ * its connection ends. */
+static void hand_back(struct job *j)
+{
+	job_cancel(j);
+	runner_release_slot(j);
+	job_settle(j, SETTLE_HAND_BACK);
+}
+
 void job_abandon(struct job *j)
 {
+	if (j->state == JOB_ASSIGNED || j->state == JOB_RUNNING) {
+		hand_back(j);
+		return;
+	}
 	if (has_requests(j))
 		return; /* scheduler_close asks again every second */
 	if (j->state == JOB_WAITING && list_empty(&j->retry_link))

@@ -558,8 +558,9 @@ void scheduler_check_closed(struct scheduler *s)
 	shut(s);
 }
 
-/* The time for an orderly end is up: what still runs is left to its lease. Jobs with a request in
- * flight go when it comes back; the others go now. */
+/* The time for an orderly end is up: what still runs is stopped and put back into the queue. Jobs
+ * with a request in flight go when it comes back; those whose row could not be written by the next
+ * second are left to their lease. */
 static void on_close_timer(uv_timer_t *timer)
 {
 	struct scheduler *s = timer->data;

@@ -88,7 +88,8 @@ void scheduler_get_stats(const struct scheduler *s, struct scheduler_stats *ret_
 const struct task_isolation *scheduler_isolation(const struct scheduler *s);
 
 /* Takes no more tasks, lets those that run finish for at most grace_ms, then ends; closed is called
- * from the loop. What did not finish is found by its lease. */
+ * from the loop. What did not finish is stopped and queued again, without an attempt used up; where
+ * the store cannot be reached, it is found by its lease. */
 void scheduler_close(struct scheduler *s, int64_t grace_ms, void (*closed)(void *ctx), void *ctx);
 
 /* While closing: the grace is over now. */

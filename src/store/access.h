@@ -12,6 +12,7 @@
 
 enum { STORE_KEY_NAME_MAX = 64 };
 
+/* A tenant may have several, so that one is replaced without a gap. */
 struct store_key {
 	char name[STORE_KEY_NAME_MAX];
 	char tenant[TASK_TENANT_MAX];
@@ -23,7 +24,8 @@ struct store_key {
 
 struct store_key_add {
 	struct store_req req;
-	struct store_key key; /* in; -EEXIST where the name is taken */
+	struct store_key
+		key; /* in; -EEXIST where the name is in force; a revoked one is replaced */
 };
 void store_key_add(struct store *s, struct store_key_add *r);
 
@@ -33,6 +35,12 @@ struct store_key_revoke {
 	int64_t now_us;	  /* in */
 };
 void store_key_revoke(struct store *s, struct store_key_revoke *r);
+
+/* Forgets all keys, so that it is as if there never was one. -EBUSY where one is in force. */
+struct store_key_forget {
+	struct store_req req;
+};
+void store_key_forget(struct store *s, struct store_key_forget *r);
 
 struct store_key_list {
 	struct store_req req;

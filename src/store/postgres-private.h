@@ -17,6 +17,7 @@
 
 #include "base/buf.h"
 #include "loop/backoff.h"
+#include "store/postgres_days.h"
 #include "store/store-private.h"
 
 #include <libpq-fe.h>
@@ -63,8 +64,7 @@ void pg_reason(const PGconn *pg, char *dst, size_t size);
 
 enum pg_setup { PG_CHECK, PG_MIGRATE };
 
-/* PG_CHECK makes the schema in an empty database and refuses one that does not fit; PG_MIGRATE
- * brings an older one up as well. ret_from and ret_to, which may be NULL, are versions. */
+/* PG_CHECK refuses a schema that is absent or does not fit; PG_MIGRATE is store_migrate. */
 int pg_schema_setup(const struct pg_url *u, enum pg_setup what, int *ret_from, int *ret_to,
 		    struct err *e);
 
@@ -143,6 +143,7 @@ enum pg_sql {
 	PG_SQL_CANCEL,
 	PG_SQL_KEY_ADD,
 	PG_SQL_KEY_REVOKE,
+	PG_SQL_KEY_FORGET,
 	PG_SQL_KEY_LIST,
 	PG_SQL_TENANT_SET,
 	PG_SQL_TENANT_LIST,
@@ -194,7 +195,7 @@ extern const struct pg_verb *const pg_verbs[_PG_VERB_MAX];
 extern const struct pg_verb pg_verb_insert, pg_verb_claim, pg_verb_renew, pg_verb_finish,
 	pg_verb_release, pg_verb_cancel_task, pg_verb_sweep, pg_verb_prune;
 extern const struct pg_verb pg_verb_get, pg_verb_list, pg_verb_scan, pg_verb_key_add,
-	pg_verb_key_revoke, pg_verb_key_list, pg_verb_probe;
+	pg_verb_key_revoke, pg_verb_key_forget, pg_verb_key_list, pg_verb_probe;
 extern const struct pg_verb pg_verb_tenant_set, pg_verb_tenant_list, pg_verb_count_queued;
 extern const struct pg_verb pg_verb_outbox_take, pg_verb_outbox_done, pg_verb_outbox_put,
 	pg_verb_outbox_count, pg_verb_live, pg_verb_days;
@@ -233,10 +234,11 @@ struct pg_conn {
 	struct list batch;
 	struct store_req *current;
 	int step;
-	bool busy;     /* until the sync is answered */
-	bool greeting; /* what is in flight makes a session; the batch is empty */
-	bool answered; /* the current statement's answer came, its end not yet */
-	int error;     /* of the batch */
+	bool busy;	  /* until the sync is answered */
+	int64_t asked_us; /* monotonic: when that began */
+	bool greeting;	  /* what is in flight makes a session; the batch is empty */
+	bool answered;	  /* the current statement's answer came, its end not yet */
+	int error;	  /* of the batch */
 	char sqlstate[6];
 	char reason[PG_TEXT_MAX];
 	struct pg_params params;
@@ -255,30 +257,6 @@ void pg_conn_close(struct pg_conn *c);
 /* ---- the store (postgres.c) ---- */
 
 enum { PG_WRITERS = 2, PG_CONNS = PG_WRITERS + 2 };
-
-/* Housekeeping of partitions (postgres_days.c). One statement at a time is on its way. */
-enum pg_days_step {
-	PG_DAYS_IDLE,
-	PG_DAYS_MAKE,
-	PG_DAYS_FIND,
-	PG_DAYS_DETACH_RESULT,
-	PG_DAYS_DETACH_TASK,
-	PG_DAYS_DROP
-};
-
-struct pg_days {
-	struct pg_store *store;
-	struct store_req req;
-	uv_timer_t timer;
-	enum pg_days_step step;
-	bool make;	   /* wanted: days made ahead */
-	int64_t before_us; /* wanted: days before this dropped; 0: nothing */
-	int64_t now_before_us;
-	char day[16]; /* the one that is being dropped: "20261123" */
-	char task_how[8],
-		result_how[8]; /* "whole", "pending" or "none": how it hangs on its table */
-	char text[320];
-};
 
 struct pg_store {
 	struct store base;
@@ -313,8 +291,3 @@ void pg_learn_clock(struct pg_store *s, int64_t now_us); /* the database's, just
 void pg_conn_changed(struct pg_conn *c);
 void pg_handle_closed(struct pg_store *s);
 void pg_submit(struct store *base, struct store_req *req);
-
-void pg_days_init(struct pg_days *d, struct pg_store *s);
-void pg_days_make(struct pg_days *d);
-void pg_days_drop_before(struct pg_days *d, int64_t before_us);
-void pg_days_close(struct pg_days *d);

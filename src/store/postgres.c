@@ -15,6 +15,7 @@
 
 enum {
 	WAITING_MAX = 20000, /* requests; more are refused: the server does not keep up */
+	SILENT_MS = 5000,    /* whoever owes an answer for so long cannot be counted on */
 	AGAIN_MAX = 3,	     /* times that a request may lose its connection */
 };
 
@@ -37,6 +38,7 @@ const struct pg_verb *const pg_verbs[_PG_VERB_MAX] = {
 	[STORE_VERB_LIVE] = &pg_verb_live,
 	[STORE_VERB_KEY_ADD] = &pg_verb_key_add,
 	[STORE_VERB_KEY_REVOKE] = &pg_verb_key_revoke,
+	[STORE_VERB_KEY_FORGET] = &pg_verb_key_forget,
 	[STORE_VERB_KEY_LIST] = &pg_verb_key_list,
 	[STORE_VERB_TENANT_SET] = &pg_verb_tenant_set,
 	[STORE_VERB_TENANT_LIST] = &pg_verb_tenant_list,
@@ -63,6 +65,20 @@ static bool lane_is_down(const struct pg_store *s, enum pg_lane lane)
 	for (size_t i = 0; i < PG_CONNS; i++)
 		if (s->conns[i].lane == lane && !s->conns[i].failed)
 			return false;
+	return true;
+}
+
+/* All that could be asked have been owing an answer for long. */
+static bool lane_is_silent(const struct pg_store *s, enum pg_lane lane)
+{
+	int64_t since_us = clock_monotonic_us() - SILENT_MS * INT64_C(1000);
+
+	for (size_t i = 0; i < PG_CONNS; i++) {
+		const struct pg_conn *c = &s->conns[i];
+
+		if (c->lane == lane && !c->failed && !(c->busy && c->asked_us < since_us))
+			return false;
+	}
 	return true;
 }
 
@@ -271,6 +287,11 @@ static int pg_health(struct store *base, struct err *e)
 	for (enum pg_lane lane = 0; lane < _PG_LANE_MAX; lane++)
 		if (lane_is_down(s, lane))
 			return err_set(e, -EAGAIN, "%s", s->trouble.msg);
+	/* Upkeep has statements that take long, and nobody waits for it. */
+	for (enum pg_lane lane = 0; lane < PG_UPKEEP; lane++)
+		if (lane_is_silent(s, lane))
+			return err_set(e, -EAGAIN, "PostgreSQL at %s: no answer for %d s and more",
+				       s->url.shown, SILENT_MS / 1000);
 	return 0;
 }
 

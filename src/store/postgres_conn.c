@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "store/postgres-private.h"
 
+#include "base/clock.h"
 #include "base/str.h"
 
 #include <errno.h>
@@ -244,6 +245,7 @@ static bool send_greeting(struct pg_conn *c)
 static void greet(struct pg_conn *c)
 {
 	c->busy = c->greeting = true;
+	c->asked_us = clock_monotonic_us();
 	c->error = 0;
 	c->answered = false;
 	if (!send_greeting(c) || PQflush(c->pg) < 0 || watch(c, UV_READABLE | UV_WRITABLE) < 0)
@@ -365,6 +367,7 @@ void pg_conn_work(struct pg_conn *c)
 	int r;
 
 	c->busy = true; /* nobody else may begin one from a callback in here */
+	c->asked_us = clock_monotonic_us();
 	c->error = c->step = 0;
 	c->answered = false;
 	r = send_batch(c);
@@ -510,12 +513,14 @@ static void on_timer(uv_timer_t *timer)
 {
 	struct pg_conn *c = container_of(timer, struct pg_conn, timer);
 
-	if (c->state == PG_CONN_DOWN)
+	if (c->state == PG_CONN_DOWN) {
 		pg_conn_connect(c);
-	else if (c->state == PG_CONN_READY)
+	} else if (c->state == PG_CONN_READY) {
+		c->failed = true; /* nobody is to wait for the next try of such a server */
 		lose(c, "no answer within 15 s");
-	else
+	} else {
 		give_up_try(c, "no answer within 5 s");
+	}
 }
 
 /* ---- life ---- */

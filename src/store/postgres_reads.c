@@ -224,6 +224,24 @@ static int read_key_revoke(struct store_req *req, const PGresult *res)
 
 const struct pg_verb pg_verb_key_revoke = {PG_WRITE, NULL, bind_key_revoke, read_key_revoke, NULL};
 
+static int bind_key_forget(struct store_req *req, struct pg_params *p, enum pg_sql *ret_sql,
+			   const char **ret_text)
+{
+	(void)req;
+	(void)p;
+	(void)ret_text;
+	*ret_sql = PG_SQL_KEY_FORGET;
+	return 0;
+}
+
+static int read_key_forget(struct store_req *req, const PGresult *res)
+{
+	(void)req;
+	return pg_number(res, 0, 0) ? -EBUSY : 0;
+}
+
+const struct pg_verb pg_verb_key_forget = {PG_WRITE, NULL, bind_key_forget, read_key_forget, NULL};
+
 static int bind_key_list(struct store_req *req, struct pg_params *p, enum pg_sql *ret_sql,
 			 const char **ret_text)
 {

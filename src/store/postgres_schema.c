@@ -322,7 +322,8 @@ static int too_new(const struct session *s, int64_t version, struct err *e)
 		       s->url->shown, (long long)version, ARRAY_SIZE(migrations));
 }
 
-/* What a server asks for at its start. */
+/* What a server asks for at its start. It makes no schema itself: where the name of a database is
+ * mistyped, that would be a second store, and keys added there would let nobody in here. */
 static int check_version(const struct session *s, int64_t version, int64_t usable_from,
 			 struct err *e)
 {
@@ -330,6 +331,12 @@ static int check_version(const struct session *s, int64_t version, int64_t usabl
 
 	if (usable_from > known)
 		return too_new(s, version, e);
+	if (version == 0)
+		return err_set(
+			e, -ESTALE,
+			"PostgreSQL at %s has no tables of Kiln: run `kiln migrate`, if this is"
+			" the right database",
+			s->url->shown);
 	if (version < known)
 		return err_set(e, -ESTALE,
 			       "PostgreSQL at %s has schema version %lld, this program needs %lld:"
@@ -371,10 +378,7 @@ static int migrate(struct session *s, enum pg_setup what, int64_t *ret_from, str
 
 	if (r == 0)
 		r = read_version(s, &version, &usable_from, e);
-	if (r == 0 && version > (int64_t)ARRAY_SIZE(migrations))
-		r = what == PG_CHECK ? check_version(s, version, usable_from, e)
-				     : too_new(s, version, e);
-	else if (r == 0 && version > 0 && what == PG_CHECK)
+	if (r == 0 && (what == PG_CHECK || version > (int64_t)ARRAY_SIZE(migrations)))
 		r = check_version(s, version, usable_from, e);
 	else if (r == 0 && version < (int64_t)ARRAY_SIZE(migrations))
 		r = migrate_from(s, version, e);

@@ -173,7 +173,9 @@ const struct pg_statement pg_statements[_PG_SQL_MAX] = {
 		 TYPES(UUID, TEXT, INT8, BOOL), IN(PG_WRITE)},
 	[PG_SQL_KEY_ADD] = {"key_add",
 			    "WITH k AS (INSERT INTO api_key (name, tenant, hash, created, revoked)"
-			    " VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING RETURNING name)"
+			    " VALUES ($1, $2, $3, $4, $5) ON CONFLICT (name) DO UPDATE"
+			    " SET tenant = $2, hash = $3, created = $4, revoked = $5"
+			    " WHERE api_key.revoked <> 0 RETURNING name)"
 			    " SELECT (SELECT count(*) FROM k) + (SELECT count(*) FROM api_key"
 			    " WHERE $6 AND name = $1 AND hash = $3)",
 			    TYPES(TEXT, TEXT, BYTEA, INT8, INT8, BOOL), IN(PG_WRITE)},
@@ -181,6 +183,11 @@ const struct pg_statement pg_statements[_PG_SQL_MAX] = {
 			       "UPDATE api_key SET revoked = CASE revoked WHEN 0 THEN $2"
 			       " ELSE revoked END WHERE name = $1 RETURNING 1",
 			       TYPES(TEXT, INT8), IN(PG_WRITE)},
+	[PG_SQL_KEY_FORGET] = {"key_forget",
+			       "WITH used AS (SELECT 1 FROM api_key WHERE revoked = 0),"
+			       " gone AS (DELETE FROM api_key WHERE NOT EXISTS (SELECT FROM used))"
+			       " SELECT count(*) FROM used",
+			       TYPES(0), IN(PG_WRITE)},
 	[PG_SQL_KEY_LIST] = {"key_list",
 			     "SELECT name, tenant, hash, created, revoked FROM api_key"
 			     " ORDER BY name COLLATE \"C\"",

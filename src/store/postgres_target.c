@@ -9,12 +9,43 @@
 #include <stdio.h>
 #include <string.h>
 
+static const char shape[] =
+	"it is postgresql://USER:PASSWORD@HOST:PORT/DATABASE, where / ? @ : and %"
+	" in user and password are written %2F %3F %40 %3A and %25";
+
 const char *pg_url_get(const struct pg_url *u, const char *keyword)
 {
 	for (const PQconninfoOption *o = u->options; o && o->keyword; o++)
 		if (str_eq(o->keyword, keyword))
 			return o->val && *o->val ? o->val : NULL;
 	return NULL;
+}
+
+/* Whether there is an @ where only a password can have put it that has an @ or a / itself: then its
+ * end is in what libpq takes for the host or the database, and must not be shown. A socket's name
+ * may begin with one. */
+static bool is_torn(const char *url, const char *host, const char *database)
+{
+	const char *slashes = strstr(url, "//");
+	const char *slash = slashes ? strchr(slashes + 2, '/') : NULL;
+	const char *at = slash ? strchr(slash, '@') : NULL;
+
+	for (const char *h = host; (h = strchr(h, '@')); h++)
+		if (h > host && h[-1] != ',')
+			return true;
+	return strchr(database, '@') && at && at < slash + strcspn(slash, "?");
+}
+
+/* Takes libpq's reason, which may quote a part of the password. */
+static int unreadable(const char *url, char *reason, struct err *e)
+{
+	bool may_tell = reason && !strchr(url, '@');
+	int r = err_set(e, reason ? -EINVAL : -ENOMEM, "the store's URL is no PostgreSQL URL: %.*s",
+			may_tell ? (int)strcspn(reason, "\n") : (int)sizeof shape,
+			may_tell ? reason : shape);
+
+	PQfreemem(reason);
+	return r;
 }
 
 int pg_url_parse(const char *url, struct pg_url *ret_url, struct err *e)
@@ -25,25 +56,22 @@ int pg_url_parse(const char *url, struct pg_url *ret_url, struct err *e)
 	int r = 0;
 
 	u.options = PQconninfoParse(url, &reason);
-	if (!u.options) {
-		size_t len = reason ? strcspn(reason, "\n") : 0;
-
-		r = err_set(e, reason ? -EINVAL : -ENOMEM,
-			    "the store's URL is no PostgreSQL URL: %.*s", (int)len,
-			    reason ? reason : "");
-		PQfreemem(reason);
-		return r;
-	}
+	if (!u.options)
+		return unreadable(url, reason, e);
 	host = pg_url_get(&u, "host");
 	port = pg_url_get(&u, "port");
 	database = pg_url_get(&u, "dbname");
 	if (!host)
 		host = pg_url_get(&u, "hostaddr");
-	if (!host || !database) {
+	if (!host || !database)
+		r = err_set(e, -EINVAL,
+			    "the store's URL names no %s: postgresql://USER@HOST:PORT/DATABASE",
+			    host ? "database" : "host");
+	else if (is_torn(url, host, database))
+		r = err_set(e, -EINVAL, "the store's URL is no PostgreSQL URL: %s", shape);
+	if (r < 0) {
 		PQconninfoFree(u.options);
-		return err_set(e, -EINVAL,
-			       "the store's URL names no %s: postgresql://USER@HOST:PORT/DATABASE",
-			       host ? "database" : "host");
+		return r;
 	}
 	(void)snprintf(u.shown, sizeof u.shown, "%s:%s/%s", host, port ? port : "5432", database);
 	*ret_url = u;

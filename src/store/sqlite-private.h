@@ -39,6 +39,8 @@ enum sql {
 	SQL_SCAN,
 	SQL_KEY_ADD,
 	SQL_KEY_REVOKE,
+	SQL_KEY_IN_FORCE,
+	SQL_KEY_FORGET,
 	SQL_KEY_LIST,
 	SQL_TENANT_SET,
 	SQL_TENANT_UNSET,
@@ -146,6 +148,7 @@ int sqlite_scan(struct sqlite_conn *c, struct store_req *req);
 
 int sqlite_key_add(struct sqlite_conn *c, struct store_req *req);
 int sqlite_key_revoke(struct sqlite_conn *c, struct store_req *req);
+int sqlite_key_forget(struct sqlite_conn *c, struct store_req *req);
 int sqlite_key_list(struct sqlite_conn *c, struct store_req *req);
 
 /* sqlite_tenants.c */

@@ -48,6 +48,7 @@ static const struct sqlite_verb verbs[_STORE_VERB_MAX] = {
 	[STORE_VERB_PRUNE] = {.run = sqlite_prune},
 	[STORE_VERB_KEY_ADD] = {.run = sqlite_key_add},
 	[STORE_VERB_KEY_REVOKE] = {.run = sqlite_key_revoke},
+	[STORE_VERB_KEY_FORGET] = {.run = sqlite_key_forget},
 	[STORE_VERB_KEY_LIST] = {.run = sqlite_key_list, .reads = true},
 	[STORE_VERB_TENANT_SET] = {.run = sqlite_tenant_set},
 	[STORE_VERB_TENANT_LIST] = {.run = sqlite_tenant_list, .reads = true},

@@ -56,10 +56,14 @@ static const char *const sql_texts[_SQL_MAX] = {
 	[SQL_SCAN] = "SELECT " TICKET_COLUMNS " FROM task INDEXED BY task_queued"
 		     " WHERE state = 0 AND id > ?1 ORDER BY id LIMIT ?2",
 	[SQL_KEY_ADD] = "INSERT INTO api_key (name, tenant, hash, created, revoked)"
-			" VALUES (?1, ?2, ?3, ?4, ?5)",
+			" VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (name) DO UPDATE"
+			" SET tenant = ?2, hash = ?3, created = ?4, revoked = ?5"
+			" WHERE revoked <> 0",
 	[SQL_KEY_REVOKE] =
 		"UPDATE api_key SET revoked = CASE revoked WHEN 0 THEN ?2 ELSE revoked END"
 		" WHERE name = ?1",
+	[SQL_KEY_IN_FORCE] = "SELECT 1 FROM api_key WHERE revoked = 0 LIMIT 1",
+	[SQL_KEY_FORGET] = "DELETE FROM api_key",
 	[SQL_TENANT_SET] = "REPLACE INTO tenant (name, rate, burst, queued, running)"
 			   " VALUES (?1, ?2, ?3, ?4, ?5)",
 	[SQL_TENANT_UNSET] = "DELETE FROM tenant WHERE name = ?1",

@@ -10,6 +10,7 @@ int sqlite_key_add(struct sqlite_conn *c, struct store_req *req)
 {
 	struct store_key_add *r = container_of(req, struct store_key_add, req);
 	AUTO_STMT sqlite3_stmt *st = conn_stmt(c, SQL_KEY_ADD);
+	int rc;
 
 	if (!st)
 		return c->failed;
@@ -18,7 +19,10 @@ int sqlite_key_add(struct sqlite_conn *c, struct store_req *req)
 	bind_bytes(st, 3, r->key.hash, sizeof r->key.hash);
 	bind_int(st, 4, r->key.created_us);
 	bind_int(st, 5, r->key.revoked_us);
-	return conn_step(c, st);
+	rc = conn_step(c, st);
+	if (rc < 0)
+		return rc;
+	return sqlite3_changes(c->db) ? 0 : -EEXIST;
 }
 
 int sqlite_key_revoke(struct sqlite_conn *c, struct store_req *req)
@@ -35,6 +39,22 @@ int sqlite_key_revoke(struct sqlite_conn *c, struct store_req *req)
 	if (rc < 0)
 		return rc;
 	return sqlite3_changes(c->db) ? 0 : -ENOENT;
+}
+
+/* The writer's transaction keeps others from adding one in between. */
+int sqlite_key_forget(struct sqlite_conn *c, struct store_req *req)
+{
+	AUTO_STMT sqlite3_stmt *in_force = conn_stmt(c, SQL_KEY_IN_FORCE);
+	AUTO_STMT sqlite3_stmt *forget = conn_stmt(c, SQL_KEY_FORGET);
+	int rc;
+
+	(void)req;
+	if (!in_force || !forget)
+		return c->failed;
+	rc = conn_step(c, in_force);
+	if (rc != 0)
+		return rc < 0 ? rc : -EBUSY;
+	return conn_step(c, forget);
 }
 
 static int read_key(sqlite3_stmt *st, struct store_key *k)

@@ -18,10 +18,11 @@ static const struct store_ops *const implementations[] = {
 
 static int unknown_url(const char *url, struct err *e)
 {
+	/* Only the scheme is told: behind it there may be a password. */
 	return err_set(e, -EINVAL,
-		       "\"%s\" is no store: known are sqlite:PATH and"
+		       "\"%.*s\" is no store: known are sqlite:PATH and"
 		       " postgresql://USER@HOST:PORT/DATABASE",
-		       url);
+		       (int)strcspn(url, ":/@"), url);
 }
 
 int store_open(uv_loop_t *loop, const struct store_config *cfg, struct store **ret_store,
@@ -339,6 +340,11 @@ void store_key_add(struct store *s, struct store_key_add *r)
 void store_key_revoke(struct store *s, struct store_key_revoke *r)
 {
 	start(s, &r->req, STORE_VERB_KEY_REVOKE, r->name && r->now_us > 0);
+}
+
+void store_key_forget(struct store *s, struct store_key_forget *r)
+{
+	start(s, &r->req, STORE_VERB_KEY_FORGET, true);
 }
 
 void store_key_list(struct store *s, struct store_key_list *r)

@@ -89,8 +89,9 @@ struct store_probe {
 };
 void store_probe(struct store *s, struct store_probe *r);
 
-/* Brings the schema up to what this program knows, and is safe when several do so at once; refuses
- * a newer one (-ENOTSUP). ret_from is 0 where there was none. Blocks. */
+/* Brings the schema up to what this program knows, *ret_to, and is safe when several do so at once.
+ * *ret_from is what it was before, 0 where there was none. One that is newer is left as it is where
+ * this program can use it, else it is -ENOTSUP. Blocks. */
 int store_migrate(const char *url, int *ret_from, int *ret_to, struct err *e);
 
 /* ---- tasks ---- */
@@ -202,7 +203,8 @@ struct store_ticket {
 
 /* Puts a running task back to queued. counts: the attempt was used up; after TASK_ATTEMPTS_MAX of
  * them the task is FAILED with this error instead. Without: a hand-back, the attempt is given
- * back too; only where the task surely never ran. A task that is cancelling ends CANCELLED.
+ * back too; only where the task never ran, or was stopped through no fault of its own. A task that
+ * is cancelling ends CANCELLED.
  *
  * With owner, somebody else does so for an owner that is gone: whatever its attempt is, as long as
  * the task is still that owner's. */

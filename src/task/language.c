@@ -149,6 +149,19 @@ static void check_fini(struct language_check *c)
 	free(c->expect_stderr);
 }
 
+static void setup_fini(struct language_setup *s)
+{
+	for (size_t i = 0; i < s->n_files; i++) {
+		free(s->files[i].name);
+		free(s->files[i].text);
+	}
+	free(s->files);
+	for (size_t i = 0; s->commands && s->commands[i]; i++)
+		yaml_texts_free(s->commands[i]);
+	free(s->commands);
+	yaml_texts_free(s->produces);
+}
+
 void language_free(struct language *l)
 {
 	if (!l)
@@ -162,6 +175,7 @@ void language_free(struct language *l)
 	free(l->install_debian);
 	yaml_texts_free(l->compile.argv);
 	yaml_texts_free(l->compile.produces);
+	yaml_texts_free(l->compile.toolchain);
 	yaml_texts_free(l->run.argv);
 	yaml_texts_free(l->run.produces);
 	for (size_t i = 0; i < l->n_env; i++) {
@@ -169,6 +183,7 @@ void language_free(struct language *l)
 		free(l->env[i].value);
 	}
 	free(l->env);
+	setup_fini(&l->setup);
 	yaml_texts_free(l->mounts);
 	for (size_t i = 0; i < l->n_checks; i++)
 		check_fini(&l->checks[i]);

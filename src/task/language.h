@@ -25,16 +25,34 @@ enum { LANGUAGE_FILE_MAX = 64 * 1024, LANGUAGES_MAX = 256 };
  *	{sources}     alone in an argument: the entry, then every other file of the program with one
  *		      of the language's extensions, each an argument of its own
  *	{memory_mib}  the memory limit of the step, rounded down
+ *	{setup}       the folder with what the language made beforehand; an argument with it is left
+ *		      out where there is none
  */
 struct language_step {
-	char **argv;		   /* NULL: the language has no such step */
-	char **produces;	   /* patterns of the files that a compile step hands to the runs */
+	char **argv;	  /* NULL: the language has no such step */
+	char **produces;  /* patterns of the files that a compile step hands to the runs */
+	char **toolchain; /* patterns of host files and folders that a compile step depends on,
+			   * beside its program: another one there makes cached builds stale */
 	struct task_limits limits; /* defaults of this language for the step; unset: the server's */
 };
 
 struct language_env {
 	char *name;
 	char *value;
+};
+
+struct language_file {
+	char *name;
+	char *text;
+};
+
+/* What is made once for a toolchain, for the steps of all programs: see runner/setup.h. */
+struct language_setup {
+	struct language_file *files; /* laid into the folder that the commands run in */
+	size_t n_files;
+	char ***commands; /* argument vectors without placeholders; NULL at the end, and where the
+			   * language has no setup */
+	char **produces;  /* files, by name */
 };
 
 /* One check program, run by "languages check": which steps exist and what must come out. */
@@ -60,6 +78,7 @@ struct language {
 	char *install_debian; /* packages, for "apt-get install" */
 	struct language_step compile;
 	struct language_step run;
+	struct language_setup setup;
 	struct language_env *env;
 	size_t n_env;
 	char **mounts; /* host paths that the sandbox shows read-only beside the common ones */
@@ -91,12 +110,18 @@ struct language *language_find_by_extension(const struct language_registry *r, c
 size_t language_near(const struct language_registry *r, const char *name, const char **ret_names,
 		     size_t max);
 
+/* What the placeholders stand for that is not the program's. */
+struct language_words {
+	int64_t memory_bytes;
+	const char *setup; /* NULL: nothing was made */
+};
+
 /* The argument vector of a step for a program, placeholders replaced: NULL-terminated, with the
  * n_args further arguments at its end; all of it is the caller's (language_argv_free). -EINVAL
  * where the step has no argv, -ENOMEM. */
 int language_argv(const struct language *l, const struct language_step *step,
-		  const struct task_program *program, int64_t memory_bytes, char *const *args,
-		  size_t n_args, char ***ret_argv);
+		  const struct task_program *program, const struct language_words *words,
+		  char *const *args, size_t n_args, char ***ret_argv);
 void language_argv_free(char **argv);
 
 /* version is copied; NULL forgets it. 0 or -ENOMEM. */

@@ -9,11 +9,14 @@
 
 enum { ARG_MAX_BYTES = 4096 };
 
+#define SETUP_WORD "{setup}"
+
 /* What the placeholders stand for. */
 struct words {
 	const char *entry;
 	size_t stem_len; /* of entry, up to the dot of its extension */
 	int64_t memory_mib;
+	const char *setup;
 };
 
 static size_t stem_length(const char *entry)
@@ -43,6 +46,9 @@ static char *expand(const char *arg, const struct words *w)
 		} else if (str_has_prefix(arg, "{memory_mib}")) {
 			(void)buf_printf(&b, "%lld", (long long)w->memory_mib);
 			arg += strlen("{memory_mib}");
+		} else if (w->setup && str_has_prefix(arg, SETUP_WORD)) {
+			(void)buf_append_str(&b, w->setup);
+			arg += strlen(SETUP_WORD);
 		} else {
 			(void)buf_append_char(&b, *arg++);
 		}
@@ -87,13 +93,14 @@ static int push_sources(char **argv, size_t *n, const struct language *l,
 }
 
 int language_argv(const struct language *l, const struct language_step *step,
-		  const struct task_program *program, int64_t memory_bytes, char *const *args,
-		  size_t n_args, char ***ret_argv)
+		  const struct task_program *program, const struct language_words *words,
+		  char *const *args, size_t n_args, char ***ret_argv)
 {
 	const struct words w = {
 		.entry = program->entry,
 		.stem_len = stem_length(program->entry),
-		.memory_mib = memory_bytes >> 20,
+		.memory_mib = words->memory_bytes >> 20,
+		.setup = words->setup,
 	};
 	size_t room = n_args + 1, n = 0;
 	char **argv;
@@ -109,7 +116,7 @@ int language_argv(const struct language *l, const struct language_step *step,
 	for (size_t i = 0; r >= 0 && step->argv[i]; i++) {
 		if (str_eq(step->argv[i], "{sources}"))
 			r = push_sources(argv, &n, l, program);
-		else
+		else if (w.setup || !strstr(step->argv[i], SETUP_WORD))
 			r = push(argv, &n, expand(step->argv[i], &w));
 	}
 	for (size_t i = 0; r >= 0 && i < n_args; i++)

@@ -122,7 +122,8 @@ def b64(data):
 def clean_env(more=None):
     """For programs that are started: nothing of ours but what sanitizers and languages need."""
     keep = {k: os.environ[k] for k in ("ASAN_OPTIONS", "UBSAN_OPTIONS") if k in os.environ}
-    return {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"} | LANGUAGES | keep | (more or {})
+    return ({"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "KILN_SETUP_DIR": "none"}
+            | LANGUAGES | keep | (more or {}))
 
 
 class Response:

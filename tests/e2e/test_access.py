@@ -11,10 +11,7 @@ import harness
 from harness import Client, problem
 
 
-@pytest.fixture
-def keyed(make_server, cli):
-    """A server with two keys; returns it without a key, and a client for each."""
-    server = make_server(start=False)
+def with_two_keys(server, cli):
     keys = {}
     for name in ("alice", "bob"):
         done = cli("keys", "add", name, "--data-dir", server.data)
@@ -23,6 +20,12 @@ def keyed(make_server, cli):
     server.key = keys["alice"]
     server.start()
     return server, Client(server.port, keys["alice"]), Client(server.port, keys["bob"])
+
+
+@pytest.fixture
+def keyed(make_server, cli):
+    """A server with two keys; returns it without a key, and a client for each."""
+    return with_two_keys(make_server(start=False), cli)
 
 
 def test_key_is_needed_once_there_is_one(keyed):
@@ -65,6 +68,17 @@ def test_compile_cache_of_tenants_is_apart(keyed):
     assert alice.run("c", code)["compile"]["cached"] is False
     assert alice.run("c", code)["compile"]["cached"] is True
     assert bob.run("c", code)["compile"]["cached"] is False
+    assert bob.run("c", code)["compile"]["cached"] is True
+
+
+def test_compile_cache_can_be_shared_by_the_operator(make_server, cli):
+    server = make_server(start=False, config={"compile_cache_shared": True})
+    _, alice, bob = with_two_keys(server, cli)
+    code = '#include <stdio.h>\nint main(void) { puts("same"); }'
+    assert alice.run("c", code)["compile"]["cached"] is False
+    theirs = bob.run("c", code)
+    assert (theirs["compile"]["cached"], theirs["stdout"]) == (True, "same\n")
+    assert bob.run("c", code.replace("same", "mine"))["compile"]["cached"] is False
 
 
 def test_revoked_key_is_refused(make_server, cli):
@@ -78,6 +92,67 @@ def test_revoked_key_is_refused(make_server, cli):
     server.start()
     problem(Client(server.port, first).get("/tasks"), 401)
     assert server.get("/tasks").status == 200
+
+
+def test_key_is_replaced_without_a_gap(make_server, cli):
+    server = make_server(start=False)
+
+    def keys(*words, code=0):
+        done = cli("keys", *words, "--data-dir", server.data)
+        assert done.returncode == code, done
+        return done
+
+    def client(done):
+        return Client(server.port, done.stdout.split()[-1])
+
+    first = client(keys("add", "bob"))
+    server.key = first.key
+    server.start()
+    task_id = first.submit("bash", "echo mine")
+    assert "--tenant" in keys("add", "bob", code=1).stderr
+    second = client(keys("add", "bob-2", "--tenant", "bob"))
+    harness.wait_until(lambda: second.get("/tasks").status == 200, what="the second key")
+    assert first.get("/tasks").status == 200
+    assert second.wait(task_id)["stdout"] == "mine\n", "one tenant, whatever its key"
+    keys("revoke", "bob")
+    harness.wait_until(lambda: first.get("/tasks").status == 401, what="the first is revoked")
+    assert second.get("/tasks").status == 200
+    again = client(keys("add", "bob", "--tenant=bob"))
+    harness.wait_until(lambda: again.get(f"/result/{task_id}").status == 200, what="the name again")
+    assert first.get("/tasks").status == 401
+    rows = [line.split() for line in keys("list").stdout.splitlines()]
+    assert [(r[0], r[1], r[3]) for r in rows[1:]] == [("bob", "bob", "-"), ("bob-2", "bob", "-")]
+    server.key = again.key
+
+
+def test_server_whose_last_key_is_revoked_stays_locked(make_server, cli):
+    server = make_server(start=False)
+
+    def keys(*words, code=0):
+        done = cli("keys", *words, "--data-dir", server.data)
+        assert done.returncode == code, done
+        return done
+
+    server.key = keys("add", "only").stdout.split()[-1]
+    assert "revoke" in keys("unlock", code=1).stderr
+    keys("revoke", "only")
+    server.start()
+    problem(Client(server.port).get("/tasks"), 401)
+    harness.wait_until(lambda: "none is in force" in server.log_text(), what="told at the start")
+    assert "next start" in keys("unlock").stderr
+    problem(Client(server.port).get("/tasks"), 401)
+    server.stop()
+    server.key = None
+    server.start()
+    assert Client(server.port).get("/tasks").status == 200
+
+
+@pytest.mark.parametrize("words,hint", [
+    (["add", "b", "--tenant"], "needs a value"), (["add", "b", "--tenant", "a/b"], "no name"),
+    (["revoke", "b", "--tenant", "b"], "--tenant"), (["add"], "usage"), (["lost"], "usage")])
+def test_wrong_key_commands_say_what_is_wrong(cli, scratch, words, hint):
+    done = cli("keys", *words, "--data-dir", str(scratch))
+    assert done.returncode == 64 and hint in done.stderr, done
 
 
 def test_tenant_that_submits_too_fast_is_told_when_to_come_again(make_server, cli):
@@ -117,6 +192,27 @@ def test_tenant_may_not_fill_the_queue(make_server):
     for answer in answers[:5]:
         client.wait(answer.json["task_id"])
     harness.wait_until(lambda: client.post("/submit", body).status == 201, what="room")
+
+
+def test_limits_of_a_tenant_without_a_key_are_kept_with_a_warning(cli, scratch):
+    def kiln(*words):
+        done = cli(*words, "--data-dir", str(scratch) + "/d")
+        assert done.returncode == 0, done
+        return done.stderr
+
+    # Without keys all submissions are the tenant "default"'s.
+    assert kiln("tenants", "set", "default", "rate=1") == ""
+    warning = 'no key of tenant "acme" is in force'
+    assert warning in kiln("tenants", "set", "acme", "rate=1")
+    assert warning in kiln("tenants", "unset", "acme")
+    kiln("keys", "add", "one", "--tenant", "acme")
+    assert kiln("tenants", "set", "acme", "rate=1") == ""
+    kiln("keys", "revoke", "one")
+    assert warning in kiln("tenants", "set", "acme", "rate=2")
+    assert 'tenant "one"' in kiln("tenants", "set", "one", "rate=2"), "the key's name is not its tenant"
+    assert 'tenant "default"' in kiln("tenants", "set", "default", "rate=1")
+    assert cli("tenants", "list", "--data-dir", str(scratch) + "/d").stdout.split() == \
+        ["acme", "rate=2", "default", "rate=1", "one", "rate=2"]
 
 
 @pytest.mark.parametrize("words,hint", [

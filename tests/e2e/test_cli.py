@@ -69,6 +69,56 @@ def test_times_need_a_unit(cli, server, scratch, option):
         assert cli("run", f"--{option}", value, path, server=server).stdout == "ran\n"
 
 
+def test_config_keys_tell_every_kind_of_address(cli):
+    text = cli("config", "--keys").stdout
+    for url in ("sqlite:PATH", "postgresql://", "memory:", "amqp://", "redis://"):
+        assert url in text, url
+
+
+@pytest.mark.parametrize("words", [
+    ("keys", "list", "--store=postgresql://me:hun@ter2@127.0.0.1:1/kiln"),
+    ("keys", "list", "--store=postgresql://me:hun@ter2,b@127.0.0.1:1/kiln"),
+    ("keys", "list", "--store=postgresql://me:hun/ter2@127.0.0.1:1/kiln"),
+    ("keys", "list", "--store=postgresql://me:hun/x?ter2@127.0.0.1:1/kiln"),
+    ("keys", "list", "--store=postgresql://me:hun?ter2@127.0.0.1:1/kiln"),
+    ("keys", "list", "--store=postgresql://me:hun%ter2@127.0.0.1:1/kiln"),
+    ("keys", "list", "--store=postgresql://me:hun:ter2@127.0.0.1:1/kiln"),
+    ("keys", "list", "--store=postgres://me:hunter2@127.0.0.1:1/kiln"),
+    ("migrate", "--store=postgres://me:hunter2@127.0.0.1:1/kiln"),
+    ("queue", "--queue=amqp://me:hun@ter2@127.0.0.1:1/v"),
+    ("queue", "--queue=amqp://me:hun/ter2@127.0.0.1:1/v"),
+    ("queue", "--queue=amqp://me:hun?ter2@127.0.0.1:1/v"),
+    ("queue", "--queue=amqp://me:hun?ter2=x@127.0.0.1:1/v"),
+    ("queue", "--queue=amqps://me:hunter2@127.0.0.1:1/v"),
+    ("serve", "--listen=127.0.0.1:0", "--queue=amqps://me:hunter2@127.0.0.1:1/v"),
+    ("config", "--store=postgresql://me:hun@ter2@127.0.0.1:1/kiln"),
+    ("config", "--store=postgresql://me:hun/ter2@127.0.0.1:1/kiln?a=b@c"),
+    ("config", "--store=postgresql://127.0.0.1/kiln?user=me&password=hunter2&connect_timeout=9"),
+    ("config", "--cache=redis://:hun@ter2@127.0.0.1:1/0"),
+])
+def test_no_part_of_a_password_is_shown(cli, scratch, words):
+    done = cli(*words, f"--data-dir={scratch}/d")
+    text = done.stdout + done.stderr
+    assert (done.returncode == 0) == (words[0] == "config"), done
+    assert text and "hun" not in text and "ter2" not in text, done
+
+
+COMMANDS = ("serve", "run", "submit", "result", "cancel", "languages", "doctor", "keys", "tenants",
+            "migrate", "queue", "api", "scheduler", "runner-key", "config")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_wrapped(cli, command):
+    """No line is long, and none ends where the next word would have fitted easily."""
+    lines = cli(command, "--help").stdout.splitlines()
+    for line, following in zip(lines, lines[1:]):
+        assert len(line) <= 100, line
+        if line[:1].isupper() or line[:1].islower():
+            fits = len(line) + 1 + len(following.split(" ")[0]) <= 75
+            prose = following[:1].isalpha() and not line.startswith("usage:")
+            assert not (prose and fits), line
+
+
 class Running:
     """kiln run of a program that sleeps, until the server runs it."""
 

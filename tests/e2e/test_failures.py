@@ -203,6 +203,19 @@ def test_drain_on_sigterm(make_server):
     assert server.wait(late)["stdout"] == "late\n"
 
 
+def test_restarts_use_up_no_attempt_of_a_long_task(make_server):
+    """It outlasts drain_ms each time, and begins anew."""
+    server = make_server(slots=1, config={"drain_ms": 200})
+    task_id = server.submit("python", NAP.format(3))
+    for _ in range(4):
+        server.until_running(task_id)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(harness.PATIENCE) == 0, server.log_tail()
+        server.start()
+    task = server.wait(task_id, 60)
+    assert (task["status"], task["stdout"], task["attempt"]) == ("done", "slept\n", 1), task
+
+
 def test_second_server_on_the_same_data_is_refused(make_server):
     server = make_server()
     argv = [a.replace(str(server.port), str(harness.free_port())) for a in server.argv]

@@ -2,6 +2,7 @@
 """Who runs as whom: root is dropped, and an ordinary user can run everything too."""
 
 import os
+import tempfile
 
 import pytest
 
@@ -128,3 +129,25 @@ except PermissionError:
 """
     lines = ordinary.run("python", code)["stdout"].splitlines()
     assert lines[0] == "False True"
+
+
+@pytest.mark.parametrize("user", [None, NOBODY])
+def test_what_a_language_makes_beforehand_is_kept_by_its_runner(make_server, scratch, user):
+    if user and os.getuid() != 0:
+        pytest.skip("needs root: switches users")
+    languages = tempfile.mkdtemp(dir=scratch)
+    os.chmod(languages, 0o755)
+    with open(os.path.join(languages, "odd.yaml"), "w", encoding="utf-8") as f:
+        f.write("name: odd\nsource: main.odd\nversion: {argv: [/bin/true]}\n"
+                "setup: {files: {given: made}, commands: [[/bin/cp, given, made]], produces: [made]}\n"
+                "run: {argv: [/bin/cat, \"{entry}\", \"{setup}/made\"]}\n")
+    server = make_server(start=False, user=user, args=("--languages", languages))
+    folder = os.path.join(server.directory if user is None else server.data, "setup")
+    server.env["KILN_SETUP_DIR"] = folder
+    server.start()
+    harness.wait_until(lambda: [name for name in os.listdir(folder) if name.startswith("odd-")],
+                       what="what odd makes")
+    harness.wait_until(lambda: server.run("odd", "code and ")["stdout"] == "code and made",
+                       what="a task that finds it")
+    runner = status(server.pids("kiln-runner")[0])["Uid"].split()[0]
+    assert os.stat(folder).st_uid == int(runner)

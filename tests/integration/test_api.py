@@ -2,9 +2,13 @@
 """The HTTP API over a store, without runners: clients that are slow, rude, many, or other tenants.
 Whatever they do, each gets the status that the contract names, and the server goes on."""
 
+import contextlib
+import hashlib
 import json
+import os
 import select
 import socket
+import sqlite3
 import threading
 import time
 
@@ -248,6 +252,69 @@ def test_slow_senders_do_not_hold_up_others_and_are_cut_in_the_end(start):
     assert len(cut) == len(slow), f"{len(slow) - len(cut)} are still connected"
     assert 25 < took < 80, took
     for s in slow:
+        s.close()
+
+
+def read_slowly(server, task_id, headers, address="127.0.0.1"):
+    """Asks for a result and takes only its first bytes; returns the socket and these."""
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    s.settimeout(api.PATIENCE)
+    s.bind((address, 0))
+    s.connect(("127.0.0.1", server.port))
+    s.sendall(head("GET", f"/result/{task_id}", **headers))
+    return s, s.recv(1000)
+
+
+def bytes_until_cut(s):
+    """What still comes before the server ends the connection, which it keeps after a whole reply."""
+    return len(read_all(s))
+
+
+@pytest.mark.parametrize("keys", [True, False])
+def test_slow_readers_of_large_results_take_no_memory_from_others(start, keys):
+    server = start("--echo", "--held-max", str(8 << 20), *(["--key", "kiln_first"] if keys else []))
+    first, second = (bearer("kiln_first"), bearer("kiln_second")) if keys else ({}, {})
+    large = {"stdin": "x" * (3 << 20)}
+    theirs = server.submit("/submit?wait=20", headers=first, **large).json["task_id"]
+    ours = server.submit("/submit?wait=20", headers=second, **large).json["task_id"]
+    time.sleep(0.2)
+    # Without keys a client is an address.
+    readers = [read_slowly(server, theirs, first, "127.0.0.1" if keys else "127.0.0.2")
+               for _ in range(5)]
+    got = [int(data.split()[1]) for _, data in readers]
+    assert got == [200, 200, 503, 503, 503], "the bound is for replies too"
+    assert b"overloaded" in readers[2][1] and b"Retry-After" in readers[2][1]
+    # Whose result has no room hears that the task is accepted, and asks for it later.
+    answer = server.submit("/submit?wait=20", headers=first, **large)
+    assert (answer.status, answer.json["status"]) == (202, "running"), answer
+    assert answer.headers["Location"] == "/result/" + answer.json["task_id"]
+    begun = time.monotonic()
+    while (answer := server.get(f"/result/{ours}", headers=second)).status == 503:
+        assert time.monotonic() - begun < 30
+        assert server.submit(headers=second).status == 201, "submissions have room of their own"
+        time.sleep(0.2)
+    assert answer.status == 200 and len(answer.json["stdout"]) == 3 << 20
+    assert bytes_until_cut(readers[0][0]) < 3 << 20, "the one that was slow is cut"
+    for s, _ in readers:
+        s.close()
+    assert server.get(f"/result/{theirs}", headers=first).status == 200
+
+
+def test_slow_senders_of_large_bodies_take_no_memory_from_others(start):
+    server = start("--held-max", str(4 << 20), "--key", "kiln_first")
+    senders = []
+    for _ in range(4):
+        s = server.connect()
+        s.sendall(head(Content_Length=str(3 << 20), **bearer("kiln_first")) + b"x" * ((3 << 20) - 1))
+        senders.append(s)
+    body = json.dumps(GOOD | {"stdin": "x" * (1 << 20)})
+    begun = time.monotonic()
+    while (answer := server.request("POST", "/submit", body, bearer("kiln_second"))).status == 503:
+        assert time.monotonic() - begun < 30
+        time.sleep(0.2)
+    assert answer.status == 201, answer
+    for s in senders:
         s.close()
 
 
@@ -507,7 +574,9 @@ def test_full_queue(start):
     answers = [server.submit() for _ in range(8)]
     assert [a.status for a in answers] == [201] * 5 + [429] * 3
     for answer in answers[5:]:
-        problem(answer, 429, "queue-full")
+        told = problem(answer, 429, "queue-full")
+        assert "5 tasks" in told["detail"] and "queue_max" in told["detail"], told
+        assert told["ceiling"] == 5
         assert int(answer.headers["Retry-After"]) >= 1
     assert len(server.get("/tasks").json["tasks"]) == 5
     # What is refused for another reason takes no room.
@@ -643,6 +712,21 @@ def test_keys_and_tenants(start):
     assert [a.status for a in answers] == [201, 201]
 
 
+def test_task_of_another_tenant_goes_the_way_of_one_that_is_not(start):
+    """Answered from the cache at once it would be told apart by the time that it takes."""
+    server = start("--key", "kiln_first", "--echo")
+    first, second = bearer("kiln_first"), bearer("kiln_second")
+    task_id = server.submit("/submit?wait=20", headers=first).json["task_id"]
+    assert server.get(f"/result/{task_id}", headers=first).status == 200  # cached from here on
+    with contextlib.closing(sqlite3.connect(os.path.join(server.directory, "harness.db"))) as db:
+        db.execute("ALTER TABLE task RENAME TO away")
+        db.commit()
+    assert server.get(f"/result/{task_id}", headers=first).status == 200
+    unknown = server.get(f"/result/{UNKNOWN}", headers=second)
+    problem(unknown, 500)
+    assert server.get(f"/result/{task_id}", headers=second).json == unknown.json
+
+
 def test_keys_are_read_again_without_a_pause(start):
     server = start("--key", "kiln_first")
     end, slowest = time.monotonic() + 6, 0
@@ -652,6 +736,31 @@ def test_keys_are_read_again_without_a_pause(start):
         slowest = max(slowest, time.monotonic() - begun)
         time.sleep(0.05)
     assert slowest < 1, slowest
+
+
+def test_first_key_locks_a_server_that_runs(start):
+    server = start("--echo")
+    assert server.get("/tasks").status == 200
+    key, now = "kiln_late", int(time.time() * 1e6)
+    with contextlib.closing(sqlite3.connect(os.path.join(server.directory, "harness.db"))) as db:
+        db.execute("INSERT INTO api_key VALUES ('late', 'late', ?, ?, 0)",
+                   (hashlib.sha256(key.encode()).digest(), now))
+        db.commit()
+        end = time.monotonic() + 10
+        while server.get("/tasks").status == 200:
+            assert time.monotonic() < end, "anybody is still let in"
+            time.sleep(0.1)
+        problem(server.submit(), 401, "unauthorized")
+        assert server.get("/tasks", headers=bearer(key)).status == 200
+        assert "keys are needed from now on" in server.log_text()
+        # Nor is it opened under those who rely on it.
+        db.execute("DELETE FROM api_key")
+        db.commit()
+        end = time.monotonic() + 10
+        while server.get("/tasks", headers=bearer(key)).status == 200:
+            assert time.monotonic() < end, "the key is gone"
+            time.sleep(0.1)
+        problem(server.get("/tasks"), 401, "unauthorized")
 
 
 def test_unknown_key_is_refused_before_a_body_is_read(start):

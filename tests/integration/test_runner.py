@@ -255,13 +255,115 @@ def test_cache_is_by_tenant(shared):
     assert not shared.run("c", code, tenant="a").compiled["cached"]
     assert not shared.run("c", code, tenant="b").compiled["cached"]
     assert shared.run("c", code, tenant="a").compiled["cached"]
+    assert shared.run("c", code, tenant="b").compiled["cached"]
 
 
-def test_cache_is_by_every_file(shared):
-    code = f'/* {uuid.uuid4()} */\n#include <stdio.h>\n#include "v.h"\nint main(void) {{ puts(V); }}'
-    for value in ("one", "two"):
-        result = shared.run("c", code, files={"v.h": f'#define V "{value}"\n'.encode()})
-        assert not result.compiled["cached"] and result.stdout.decode() == value + "\n"
+def test_cache_that_is_shared_serves_every_tenant(start):
+    one = start("--share-compile-cache", slots=3)
+    code = f"/* {uuid.uuid4()} */\n{C_HELLO}"
+    tasks = [one.assign("c", code, tenant=name) for name in ("a", "b", "a")]
+    results = [one.wait(t) for t in tasks]
+    assert sorted(bool(x.compiled["cached"]) for x in results) == [False, True, True]
+    last = one.run("c", code, tenant="d")
+    assert last.compiled["cached"] and last.stdout == b"hello\n"
+    assert not one.run("c", code + "/* */", tenant="d").compiled["cached"]
+
+
+# Writes over itself, puts another program in its place, and looks for a descriptor that leads to
+# the cache: what it says is what it managed.
+CHANGES_ITSELF = r"""
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+int main(void) {
+  FILE *mark = fopen("mark", "r");
+  printf("mark %d\n", mark != NULL);
+  mark = fopen("mark", "w");
+  int self = open("main", O_RDWR);
+  printf("busy %d\n", self < 0);
+  int gone = unlink("main");
+  int other = open("main", O_CREAT | O_WRONLY, 0755);
+  int wrote = write(other, "#!/bin/sh\necho changed\n", 23);
+  printf("replaced %d %d\n", gone, wrote);
+  DIR *fds = opendir("/proc/self/fd");
+  for (struct dirent *e; (e = readdir(fds));) {
+    int fd = atoi(e->d_name);
+    struct stat st;
+    if (fd > 2 && fd != dirfd(fds) && fd != fileno(mark) && fd != other && !fstat(fd, &st))
+      printf("descriptor %d of mode %o\n", fd, st.st_mode);
+  }
+}
+"""
+
+
+def test_program_cannot_change_what_is_cached(start):
+    one = start("--share-compile-cache")
+    expected = b"mark 0\nbusy 1\nreplaced 0 23\n"
+    first = one.run("c", CHANGES_ITSELF, tenant="a")
+    assert first.stdout == expected, first.compiled
+    for tenant in ("a", "b"):
+        again = one.run("c", CHANGES_ITSELF, tenant=tenant)
+        assert again.compiled["cached"] and again.stdout == expected
+
+
+def script_language(tool):
+    """A folder of languages with "odd", whose compiler copies the script, and is said to be made of
+    the file of that folder that is named: one that a test can change."""
+    path = with_language("")
+    with open(os.path.join(path, "odd.yaml"), "w", encoding="utf-8") as f:
+        f.write("name: odd\ntitle: Odd\nextensions: [.odd]\nsource: main.odd\n"
+                "version: {argv: [/bin/true]}\ninstall: {debian: coreutils}\n"
+                "compile:\n  argv: [/bin/cp, main.odd, main]\n"
+                f"  produces: [main]\n  toolchain: [{path}/{tool}]\n"
+                "run: {argv: [/bin/sh, main]}\n")
+    return path
+
+
+def odd_is_cached(one):
+    result = one.run("odd", "echo hi", entry="main.odd")
+    assert result.stdout == b"hi\n"
+    return bool(result.compiled["cached"])
+
+
+def write_text(path, text):
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(text)
+
+
+def test_compiler_that_is_upgraded_compiles_anew(start):
+    path = script_language("cc1")
+    tool = os.path.join(path, "cc1")
+    write_text(tool, "version 1")
+    before = os.stat(tool)
+    one = start(languages=path)
+    assert [odd_is_cached(one), odd_is_cached(one)] == [False, True]
+    # As a package manager does it, with size and time as they were.
+    write_text(tool + ".new", "version 2")
+    os.utime(tool + ".new", ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.rename(tool + ".new", tool)
+    assert [odd_is_cached(one), odd_is_cached(one)] == [False, True]
+    assert "a toolchain is another than before" in one.log_text()
+    os.unlink(tool)
+    assert [odd_is_cached(one), odd_is_cached(one)] == [False, True]
+    shutil.rmtree(path)
+
+
+def test_toolchain_that_cannot_be_told_is_not_cached(start):
+    # Below a file: an error for root as well.
+    path = script_language("file/cc1")
+    write_text(os.path.join(path, "file"), "")
+    one = start(languages=path, slots=2)
+    tasks = [one.assign("odd", "echo hi", entry="main.odd") for _ in range(2)]
+    results = [one.wait(t) for t in tasks] + [one.run("odd", "echo hi", entry="main.odd")]
+    assert [x.stdout for x in results] == [b"hi\n"] * 3
+    assert not any(x.compiled["cached"] for x in results)
+    assert one.log_text().count("a toolchain cannot be told") == 1
+    os.unlink(os.path.join(path, "file"))
+    assert [odd_is_cached(one), odd_is_cached(one)] == [False, True]
+    shutil.rmtree(path)
 
 
 def test_identical_compiles_at_once_are_done_once(start):

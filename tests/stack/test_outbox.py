@@ -38,6 +38,9 @@ class Stack:
         self.directory = directory
         self.env = os.environ | {"KILN_STACK_DIR": directory, "KILN_STACK_PORT": str(port)}
         self.urls = dict(re.findall(r"KILN_TEST_(\w+)_URL=(\S+)", self.run("up", *names)))
+        if not names or "postgres" in names:
+            subprocess.run([KILN, "migrate", "--store", self.urls["POSTGRES"]], check=True,
+                           stdout=subprocess.DEVNULL, timeout=PATIENCE)
 
     def run(self, *args, check=True):
         return subprocess.run([os.path.join(ROOT, "tools", "stack.sh"), *args], env=self.env,
@@ -92,7 +95,7 @@ class Kiln:
             command += ["--metrics-listen", "127.0.0.1:0"]
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log,
-                                            env=os.environ | (env or {}))
+                                            env=os.environ | {"KILN_SETUP_DIR": "none"} | (env or {}))
         try:
             self.url = until("an address in " + self.log_path, self.find_url)
             until("readiness", lambda: not ready or self.get("/readyz")[0] == 200)

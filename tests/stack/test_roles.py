@@ -3,36 +3,20 @@
 
 import contextlib
 import http.client
+import json
 import os
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 
 import pytest
 
 import cluster
-from cluster import Cluster
 from harness import Client, PATIENCE, clean_env, program, wait_until
 
 pytestmark = pytest.mark.skipif(any(u not in os.environ for u in cluster.URLS),
                                 reason="needs the servers of tools/stack.sh")
-
-
-@pytest.fixture
-def make_cluster():
-    """As root the processes become others, who must reach the folder."""
-    with tempfile.TemporaryDirectory(prefix="kiln-roles-") as directory:
-        os.chmod(directory, 0o755)
-        made = []
-
-        def make(**kw):
-            made.append(Cluster(directory, **kw))
-            return made[-1]
-        yield make
-        for one in made:
-            one.close()
 
 
 def installed(process):
@@ -64,6 +48,48 @@ def test_task_runs_through_every_replica_and_languages_are_told(make_cluster):
         wait_until(lambda one=one: installed(one)["bash"] is True, what="languages heard")
     late = c.api("late").wait_ready()
     wait_until(lambda: installed(late)["bash"] is True, what="languages heard by who came late")
+
+
+def test_first_key_locks_every_replica_that_runs(make_cluster):
+    c = make_cluster(schedulers=0, runners=0)
+    for one in c.apis:
+        wait_until(lambda one=one: answers(one), what="it listens")
+        assert one.get("/tasks").status == 200
+    key = c.kiln("keys", "add", "late", f"--store={c.store}").stdout.split()[-1]
+    for one in c.apis:
+        wait_until(lambda one=one: one.get("/tasks").status == 401, 10, what="locked")
+        assert Client(one.port, key).get("/tasks").status == 200
+
+
+@pytest.mark.parametrize("words", [("keys", "add", "x"), ("tenants", "set", "x", "rate=1"), ("api",),
+                                   ("scheduler",), ("serve", "--listen=127.0.0.1:0")])
+def test_nothing_but_migrate_makes_tables(make_cluster, words):
+    c = make_cluster(apis=0, schedulers=0, runners=0)
+    c.sql(f"DROP SCHEMA {c.name} CASCADE")
+    c.sql(f"CREATE SCHEMA {c.name}")
+    done = c.kiln(*words, *c.shared, f"--data-dir={c.directory}/d", check=False)
+    assert done.returncode == 1 and "run `kiln migrate`" in done.stderr, done
+    assert done.stdout == "", done
+    assert "Made the schema" in c.kiln("migrate", f"--store={c.store}").stdout
+    assert "nothing to do" in c.kiln("migrate", f"--store={c.store}").stdout
+
+
+def test_log_names_the_role(make_cluster):
+    c = make_cluster(apis=1, schedulers=1, runners=1)
+    for process, role in ((c.apis[0], "api"), (c.schedulers[0], "scheduler")):
+        wait_until(lambda process=process: answers(process), what="it listens")
+        process.stop()
+        said = {line["msg"]: line["component"] for line in map(json.loads, (
+            text for text in process.log_text().splitlines() if text.startswith("{")))}
+        assert said["shutting down"] == said["shut down"] == said["in use"] == role, said
+        assert "serve" not in said.values(), said
+
+
+def answers(process):
+    try:
+        return process.get("/healthz").status == 200
+    except OSError:
+        return False
 
 
 def test_unreachable_and_foreign_runners_are_named(make_cluster):
@@ -235,3 +261,29 @@ def test_rolling_every_process_under_load_loses_nothing(make_cluster):
         task = client.wait(task_id, 120)
         assert (task["status"], task["stdout"]) == ("done", f"{word}\n"), task
         assert task["attempt"] == 1, f"an orderly end costs no attempt: {task}"
+
+
+def test_task_longer_than_the_drain_time_survives_rolling_schedulers(make_cluster):
+    """Each one that ends hands it back; that is no fault of the task, and uses up no attempt."""
+    c = make_cluster(apis=1, runners=1, config=["--drain-ms=300ms"]).wait_ready()
+    task_id = c.client().submit("bash", "sleep 8; echo through")
+    for _ in range(2):
+        for scheduler in c.schedulers:
+            c.client().until_running(task_id)
+            scheduler.stop()
+            scheduler.start().wait_ready()
+    task = c.client().wait(task_id, 60)
+    assert (task["status"], task["stdout"], task["attempt"]) == ("done", "through\n", 1), task
+
+
+def test_task_handed_back_by_the_only_scheduler_is_queued(make_cluster):
+    """Not left to its lease: whoever comes next runs it at once."""
+    c = make_cluster(apis=1, schedulers=1, runners=1,
+                     config=["--drain-ms=300ms", "--lease-ms=60s"]).wait_ready()
+    task_id = c.client().submit("bash", "sleep 3; echo through")
+    c.client().until_running(task_id)
+    c.schedulers[0].stop()
+    assert c.client().result(task_id)["status"] == "queued"
+    c.schedulers[0].start().wait_ready()
+    task = c.client().wait(task_id, 30)
+    assert (task["status"], task["stdout"], task["attempt"]) == ("done", "through\n", 1), task

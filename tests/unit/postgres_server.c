@@ -93,19 +93,29 @@ static void drop_schema(void)
 	schema[0] = '\0';
 }
 
-const char *fresh(void)
+void make_empty_schema(void)
 {
-	if (schema[0] && !damaged) {
-		(void)run_sql("DELETE FROM task; DELETE FROM result; DELETE FROM live;"
-			      " DELETE FROM outbox; DELETE FROM idempotency; DELETE FROM api_key");
-		return url;
-	}
-	damaged = false;
+	damaged = true;
 	drop_schema();
 	(void)snprintf(schema, sizeof schema, "kiln_test_%d_%u", getpid(), schemas++);
 	(void)run_sql("CREATE SCHEMA %s", schema);
 	(void)run_sql("SET search_path = %s", schema);
 	url_with(url, sizeof url, "");
+}
+
+const char *fresh(void)
+{
+	struct err e = {""};
+
+	if (schema[0] && !damaged) {
+		(void)run_sql("DELETE FROM task; DELETE FROM result; DELETE FROM live;"
+			      " DELETE FROM outbox; DELETE FROM idempotency; DELETE FROM api_key");
+		return url;
+	}
+	make_empty_schema();
+	if (store_migrate(url, NULL, NULL, &e) < 0)
+		fail_msg("%s", e.msg);
+	damaged = false;
 	return url;
 }
 

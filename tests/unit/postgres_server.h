@@ -27,8 +27,11 @@ void admin_connect(void);
 /* The URL of the tests' schema, with more options of the session ("%20-cNAME%3DVALUE"). */
 void url_with(char *dst, size_t size, const char *more);
 
-/* An empty schema's URL. */
+/* The URL of Kiln's tables, without rows. */
 const char *fresh(void);
+
+/* Makes "url" that of a schema that has no tables. */
+void make_empty_schema(void);
 
 /* Opens, and closes again where that worked. */
 int try_open(struct fixture *f, const char *with_url, struct err *e);

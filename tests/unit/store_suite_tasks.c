@@ -500,6 +500,52 @@ static void keys_added_listed_and_revoked(void **state)
 	free(list.keys);
 }
 
+/* The same name is in force once, whatever came before; names may share a tenant. */
+static void key_revoked_may_be_added_again(void **state)
+{
+	struct fixture *f = *state;
+	struct store_key_revoke revoke = {.name = "b", .now_us = NOW_US + 5};
+	struct store_key_list list = {0};
+
+	assert_int_equal(add_key(f, "b", "t", 1), 0);
+	assert_int_equal(add_key(f, "b2", "t", 2), 0);
+	assert_int_equal(RUN(key_revoke, f, &revoke), 0);
+	assert_int_equal(add_key(f, "b", "t9", 3), 0);
+	assert_int_equal(add_key(f, "b", "t", 4), -EEXIST);
+	assert_int_equal(add_key(f, "b2", "t", 4), -EEXIST);
+	assert_int_equal(RUN(key_list, f, &list), 0);
+	assert_int_equal(list.n, 2);
+	assert_string_equal(list.keys[0].name, "b");
+	assert_string_equal(list.keys[0].tenant, "t9");
+	assert_int_equal(list.keys[0].hash[0], 3);
+	assert_true(list.keys[0].revoked_us == 0);
+	assert_string_equal(list.keys[1].tenant, "t");
+	assert_int_equal(list.keys[1].hash[0], 2);
+	free(list.keys);
+}
+
+static void keys_forgotten_only_when_all_are_revoked(void **state)
+{
+	struct fixture *f = *state;
+	struct store_key_revoke revoke = {.name = "a", .now_us = NOW_US + 5};
+	struct store_key_list list = {0};
+	struct store_key_forget forget = {0};
+
+	assert_int_equal(RUN(key_forget, f, &forget), 0);
+	assert_int_equal(add_key(f, "a", "t", 1), 0);
+	assert_int_equal(add_key(f, "b", "t", 2), 0);
+	assert_int_equal(RUN(key_revoke, f, &revoke), 0);
+	assert_int_equal(RUN(key_forget, f, &forget), -EBUSY);
+	assert_int_equal(RUN(key_list, f, &list), 0);
+	assert_int_equal(list.n, 2);
+	free(list.keys);
+	revoke.name = "b";
+	assert_int_equal(RUN(key_revoke, f, &revoke), 0);
+	assert_int_equal(RUN(key_forget, f, &forget), 0);
+	assert_int_equal(RUN(key_list, f, &list), 0);
+	assert_int_equal(list.n, 0);
+}
+
 static void keys_many_all_listed(void **state)
 {
 	struct fixture *f = *state;
@@ -725,6 +771,8 @@ const struct CMUnitTest store_suite_tasks[] = {
 	CASE(prune_removes_old_final_tasks_only),
 	CASE(prune_keeps_to_its_limit),
 	CASE(keys_added_listed_and_revoked),
+	CASE(key_revoked_may_be_added_again),
+	CASE(keys_forgotten_only_when_all_are_revoked),
 	CASE(keys_many_all_listed),
 	CASE(cancelled_request_did_all_or_nothing),
 	CASE(cancelled_read_ends_once),

@@ -57,9 +57,13 @@ static void load_whole_file_fills_language(void **state)
 		   "source: main.cpp\nversion: {argv: [/usr/bin/g++, -v]}\n"
 		   "install: {debian: g++}\n"
 		   "compile: {argv: [/usr/bin/g++, -o, main, \"{sources}\"], produces: [main],\n"
+		   "  toolchain: [/usr/bin/as, \"/usr/lib/*/cc1\"],\n"
 		   "  limits: {memory_bytes: 1GiB, cpu_ms: 15s}}\n"
 		   "run: {argv: [./main], limits: {processes: 9}}\n"
 		   "env: {LANG: C.UTF-8}\nmounts: [/opt/x]\n"
+		   "setup:\n  files: {a/x.h: \"int x;\"}\n"
+		   "  commands: [[/usr/bin/g++, a/x.h], [/bin/true]]\n"
+		   "  produces: [a/x.h.gch]\n"
 		   "check:\n  hello: {code: x, stdout: \"hi\\n\"}\n"
 		   "  three: {code: y, args: [a], stdin: s, exit_code: 3}\n"
 		   "  slow: {code: z, outcome: time_limit, limits: {cpu_ms: 300}}\n");
@@ -69,10 +73,19 @@ static void load_whole_file_fills_language(void **state)
 	assert_non_null(l);
 	assert_ptr_equal(l, language_at(r, 0));
 	assert_string_equal(l->title, "C++ 17");
+	assert_string_equal(l->compile.toolchain[1], "/usr/lib/*/cc1");
+	assert_null(l->compile.toolchain[2]);
 	assert_true(l->compile.limits.memory_bytes == 1 << 30);
 	assert_true(l->compile.limits.cpu_ms == 15000);
 	assert_true(l->compile.limits.wall_ms == TASK_LIMIT_UNSET);
 	assert_true(l->run.limits.processes == 9);
+	assert_int_equal(l->setup.n_files, 1);
+	assert_string_equal(l->setup.files[0].name, "a/x.h");
+	assert_string_equal(l->setup.files[0].text, "int x;");
+	assert_string_equal(l->setup.commands[0][1], "a/x.h");
+	assert_string_equal(l->setup.commands[1][0], "/bin/true");
+	assert_null(l->setup.commands[2]);
+	assert_string_equal(l->setup.produces[0], "a/x.h.gch");
 	assert_string_equal(l->env[0].value, "C.UTF-8");
 	assert_int_equal(strlen(l->revision), 64);
 	assert_int_equal(l->n_checks, 3);
@@ -110,10 +123,19 @@ static void load_wrong_file_tells_place(void **state)
 		 "/x.yaml:4:10: the key \"produces\" is missing"},
 		{"name: x\nsource: m\n" RUN "compile: {argv: [/x], produces: [../y]}\n",
 		 "/x.yaml:4:34: \"../y\" is no pattern"},
+		{"name: x\nsource: m\n" RUN
+		 "compile: {argv: [/x], produces: [y], toolchain: [as]}\n",
+		 "/x.yaml:4:50: \"as\" is no absolute path, or pattern of such"},
 		{"name: x\nsource: m\nrun: {argv: [/x], limits: {memory_bytes: 1GiG}}\n",
 		 "/x.yaml:3:42: \"1GiG\" is no value for memory_bytes"},
 		{"name: x\nsource: m\nrun: {argv: [/x], limits: {cpu_ms: 0}}\n",
 		 "/x.yaml:3:36: \"0\" is no value for cpu_ms"},
+		{"name: x\nsource: m\n" RUN
+		 "setup: {commands: [[/x, \"{entry}\"]], produces: [y]}\n",
+		 "/x.yaml:4:20: a command of \"setup\" has an absolute path, and no placeholders"},
+		{"name: x\nsource: m\n" RUN
+		 "setup: {files: {../y: z}, commands: [[/x]], produces: [y]}\n",
+		 "/x.yaml:4:17: \"../y\" is no name of a file"},
 		{"name: x\nsource: m\nextensions: [py]\n" RUN,
 		 "/x.yaml:3:14: \"py\" is no file name"},
 		{"name: x\nsource: m\n" RUN "env: {A=B: c}\n", "/x.yaml:4:7: \"A=B\" is no name"},
@@ -229,16 +251,37 @@ static void argv_placeholders_replaced(void **state)
 	struct language l = {.extensions = extensions, .run.argv = step_argv};
 	static const char *const expected[] = {"/x",  "-m64", "d/main.out", "d/main.c",
 					       "b.c", "",     "{entry}"};
+	struct language_words words = {.memory_bytes = 64 << 20};
 	char **argv = NULL;
 
 	(void)state;
-	assert_int_equal(language_argv(&l, &l.run, &program, 64 << 20, args, 1, &argv), 0);
+	assert_int_equal(language_argv(&l, &l.run, &program, &words, args, 1, &argv), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(expected); i++)
 		assert_string_equal(argv[i], expected[i]);
 	assert_null(argv[ARRAY_SIZE(expected)]);
 	language_argv_free(argv);
-	assert_int_equal(language_argv(&l, &l.compile, &program, 64 << 20, args, 1, &argv),
-			 -EINVAL);
+	assert_int_equal(language_argv(&l, &l.compile, &program, &words, args, 1, &argv), -EINVAL);
+}
+
+static void argv_setup_is_left_out_where_there_is_none(void **state)
+{
+	char *step_argv[] = {(char[]){"/x"}, (char[]){"-I{setup}/a:{setup}"}, (char[]){"-c"}, NULL};
+	struct task_program program = {.entry = (char[]){"main.c"}};
+	struct language l = {.run.argv = step_argv};
+	struct language_words words = {.setup = "/setup/c-1"};
+	char **argv = NULL;
+
+	(void)state;
+	assert_int_equal(language_argv(&l, &l.run, &program, &words, NULL, 0, &argv), 0);
+	assert_string_equal(argv[1], "-I/setup/c-1/a:/setup/c-1");
+	assert_string_equal(argv[2], "-c");
+	language_argv_free(argv);
+	words.setup = NULL;
+	assert_int_equal(language_argv(&l, &l.run, &program, &words, NULL, 0, &argv), 0);
+	assert_string_equal(argv[0], "/x");
+	assert_string_equal(argv[1], "-c");
+	assert_null(argv[2]);
+	language_argv_free(argv);
 }
 
 static void set_status_copies_version(void **state)
@@ -263,6 +306,7 @@ int main(void)
 		cmocka_unit_test(shipped_languages_load_and_have_checks),
 		cmocka_unit_test(near_unknown_name_tells_nearest_first),
 		cmocka_unit_test(argv_placeholders_replaced),
+		cmocka_unit_test(argv_setup_is_left_out_where_there_is_none),
 		cmocka_unit_test(set_status_copies_version),
 	};
 

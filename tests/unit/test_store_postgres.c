@@ -124,6 +124,7 @@ static void schema_newer_refused_unless_said_to_be_usable(void **state)
 {
 	struct fixture *f = *state;
 	struct err e = {""};
+	int from = -1, to = -1;
 
 	damaged = true;
 	fixture_close(f);
@@ -132,18 +133,41 @@ static void schema_newer_refused_unless_said_to_be_usable(void **state)
 	(void)run_sql("UPDATE kiln_schema SET usable_from = 2");
 	fixture_open(f);
 	(void)add_task(f);
+	/* An older program beside the newer ones finds nothing to do. */
+	assert_int_equal(store_migrate(url, &from, &to, &e), 0);
+	assert_int_equal(from, 99);
+	assert_true(to < from);
+	(void)run_sql("UPDATE kiln_schema SET usable_from = 99");
 	assert_int_equal(store_migrate(url, NULL, NULL, &e), -ENOTSUP);
 	assert_non_null(strstr(e.msg, "99"));
+	assert_non_null(strstr(e.msg, "use a newer Kiln"));
+}
+
+/* A mistyped name of a database must not become another store. */
+static void schema_is_made_by_migrate_alone(void **state)
+{
+	struct fixture *f = *state;
+	struct err e = {""};
+	int from = -1, to = -1;
+
+	fixture_close(f);
+	make_empty_schema();
+	assert_refused(f, url, -ESTALE, "no tables of Kiln", "run `kiln migrate`");
+	assert_string_equal(run_sql("SELECT count(*) FROM pg_class WHERE relnamespace ="
+				    " current_schema()::regnamespace"),
+			    "0");
+	assert_int_equal(store_migrate(url, &from, &to, &e), 0);
+	assert_int_equal(from, 0);
+	fixture_open(f);
+	(void)add_task(f);
 }
 
 static void schema_of_another_program_refused(void **state)
 {
 	struct fixture *f = *state;
 
-	damaged = true;
 	fixture_close(f);
-	(void)fresh();
-	damaged = true;
+	make_empty_schema();
 	(void)run_sql("CREATE TABLE task (mine int)");
 	assert_refused(f, url, -EUCLEAN, "another program", "database of its own");
 	assert_string_equal(run_sql("SELECT count(*) FROM task"), "0");
@@ -156,10 +180,8 @@ static void migrate_at_once_makes_one_schema(void **state)
 	pid_t pids[MANY];
 	int status;
 
-	damaged = true;
 	fixture_close(f);
-	(void)fresh();
-	damaged = true;
+	make_empty_schema();
 	for (int i = 0; i < MANY; i++) {
 		char *argv[] = {strdup("migrate"), strdup("--migrate"), strdup(url), NULL};
 
@@ -454,6 +476,7 @@ static const struct CMUnitTest own[] = {
 	CASE(open_tries_several_hosts_in_turn),
 	CASE(schema_older_refused_until_migrated),
 	CASE(schema_newer_refused_unless_said_to_be_usable),
+	CASE(schema_is_made_by_migrate_alone),
 	CASE(schema_of_another_program_refused),
 	CASE(migrate_at_once_makes_one_schema),
 	CASE(old_day_dropped_as_a_whole),
