@@ -193,7 +193,7 @@ static void restarted_scheduler_runs_what_was_queued_and_running(void **state)
 		send_done(&r, &id, false, "");
 	}
 	t = wait_state(w, &running, TASK_DONE);
-	assert_int_equal(t->attempt, 2);
+	assert_int_equal(t->attempt, 1);
 	task_free(t);
 	t = wait_state(w, &queued, TASK_DONE);
 	assert_int_equal(t->attempt, 1);
