@@ -158,6 +158,13 @@ static bool is_ready(void *ctx, struct buf *why)
 	return false;
 }
 
+static int describe_pods(void *ctx, struct buf *json)
+{
+	const struct process *p = ctx;
+
+	return p->pods ? pods_describe(p->pods, json) : -EAGAIN;
+}
+
 static bool languages_known(void *ctx)
 {
 	const struct process *p = ctx;
@@ -408,6 +415,7 @@ static int open_monitor(struct process *p, struct err *e)
 		.cache = p->parts.cache,
 		.bus = p->parts.bus,
 		.ready = is_ready,
+		.describe = describe_pods,
 		.ctx = p,
 	};
 

@@ -63,7 +63,7 @@
 const struct config_key config_keys[] = {
 	TEXT("listen", listen, "127.0.0.1:8080", "address and port of the HTTP API"),
 	TEXT("metrics_listen", metrics_listen, "127.0.0.1:9465",
-	     "address and port of /healthz, /readyz and /metrics of a scheduler on its own"),
+	     "address and port of /healthz, /readyz, /metrics and /pods of a scheduler on its own"),
 	TEXT("data_dir", data_dir, NULL,
 	     "folder for what is kept; /var/lib/kiln for root, else ~/.local/share/kiln"),
 	NUMBER(CONFIG_INT, "slots", slots, 1, 1024, NULL,

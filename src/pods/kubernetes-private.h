@@ -44,6 +44,9 @@ void kubernetes_cancel(struct kubernetes *k);
 /* There is no such pod any more, or it has no use. */
 void kubernetes_disconnect(struct kubernetes *k, struct plan_pod *pod);
 
+/* As of pods_describe. */
+int kubernetes_describe(const struct pods *pods, struct buf *json);
+
 /* A step, in a moment. */
 void kubernetes_soon(struct kubernetes *k);
 

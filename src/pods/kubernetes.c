@@ -413,5 +413,6 @@ const struct pods_impl pods_kubernetes = {
 	.heard = kubernetes_heard,
 	.reload = kubernetes_reload,
 	.explain = kubernetes_explain,
+	.describe = kubernetes_describe,
 	.close = kubernetes_close,
 };

@@ -11,9 +11,10 @@ struct pods_impl {
 		    void *ctx, struct pods **ret_pods, struct err *e);
 	void (*connection_lost)(struct pods *p, const char *pod, const char *reason);
 	void (*heard)(struct pods *p, const char *pod, unsigned slots, unsigned used,
-		      uint64_t tasks);				/* NULL: it does not matter */
-	void (*reload)(struct pods *p);				/* NULL: nothing to read */
-	void (*explain)(const struct pods *p, struct buf *why); /* NULL: nothing to say */
+		      uint64_t tasks);				 /* NULL: it does not matter */
+	void (*reload)(struct pods *p);				 /* NULL: nothing to read */
+	void (*explain)(const struct pods *p, struct buf *why);	 /* NULL: nothing to say */
+	int (*describe)(const struct pods *p, struct buf *json); /* NULL: nothing to say */
 	void (*close)(struct pods *p, int64_t grace_ms, void (*closed)(void *ctx), void *ctx);
 };
 

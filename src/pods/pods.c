@@ -4,6 +4,8 @@
 #include "base/cleanup.h"
 #include "base/url.h"
 
+#include <errno.h>
+
 static const struct pods_impl *const impls[] = {&pods_local, &pods_remote, &pods_kubernetes};
 
 int pods_open(uv_loop_t *loop, const struct pods_config *cfg, const struct pods_ops *ops, void *ctx,
@@ -40,6 +42,11 @@ void pods_explain(const struct pods *p, struct buf *why)
 {
 	if (p->impl->explain)
 		p->impl->explain(p, why);
+}
+
+int pods_describe(const struct pods *p, struct buf *json)
+{
+	return p->impl->describe ? p->impl->describe(p, json) : -EOPNOTSUPP;
 }
 
 void pods_close(struct pods *p, int64_t grace_ms, void (*closed)(void *ctx), void *ctx)

@@ -70,5 +70,9 @@ void pods_reload(struct pods *p);
 /* Appends which pods are not there, and why, as far as that fits. */
 void pods_explain(const struct pods *p, struct buf *why);
 
+/* Writes pools and pods as JSON, for people: why each pool has its size, what each pod does.
+ * -EOPNOTSUPP where they do not come and go with demand. */
+int pods_describe(const struct pods *p, struct buf *json);
+
 /* Asks every pod that is this process' own to end, by force after grace_ms. */
 void pods_close(struct pods *p, int64_t grace_ms, void (*closed)(void *ctx), void *ctx);

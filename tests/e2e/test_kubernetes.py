@@ -4,7 +4,6 @@ fake_kube.py), its kubelet starts real runners. What tasks get is what they get 
 
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import threading
@@ -16,85 +15,23 @@ import harness
 
 sys.path.insert(0, os.path.join(harness.ROOT, "tests", "integration"))
 from fake_kube import Kube  # noqa: E402
+from fake_runners import Runners  # noqa: E402
 
-PORT = 29464
 
-
-class Cluster:
-    """Pods whose program is a kiln-runner on an address of its own."""
-
+class Cluster(Runners):
     def __init__(self, directory):
-        self.directory, self.runners, self.ended, self.slots = directory, {}, set(), 2
-        self.secret = self.write("secret", secrets.token_hex(32))
-        self.keys, self.lock = {}, threading.Lock()
-        self.kube = Kube(pod_port=PORT)
-        self.kube.on_run, self.kube.on_end = self.run, self.end
-        threading.Thread(target=self.reap, daemon=True).start()
+        super().__init__(Kube(pod_port=29464), directory, harness.program, harness.clean_env(),
+                         self.make_key)
+        self.secret, self.keys = os.path.join(directory, "secret"), {}
+        with open(os.open(self.secret, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as f:
+            f.write(secrets.token_hex(32) + "\n")
 
-    def write(self, name, text):
-        path = os.path.join(self.directory, name)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as f:
-            f.write(text + "\n")
-        return path
-
-    def key(self, pool):
+    def make_key(self, pool):
         if pool not in self.keys:
             self.keys[pool] = os.path.join(self.directory, pool + ".key")
             subprocess.run([harness.program("kiln"), "runner-key", pool, "--secret-file", self.secret,
                             "--out", self.keys[pool]], check=True, env=harness.clean_env())
         return self.keys[pool]
-
-    def run(self, name, pod, ip):
-        argv = [harness.program("kiln-runner"), "--listen", f"{ip}:{PORT}", "--key-file",
-                self.key(pod["metadata"]["labels"]["kiln/pool"]), "--slots", str(self.slots),
-                "--uid-base", str(710000 + len(self.runners) * 64), "--languages",
-                os.path.join(harness.ROOT, "languages")]
-        with open(os.path.join(self.directory, name + ".log"), "wb") as log:
-            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                       env=harness.clean_env(), cwd="/")
-        with self.lock:
-            self.runners[pod["metadata"]["uid"]] = (name, process)
-
-    def end(self, uid):
-        """The pod is to be gone: what is left of its program goes."""
-        with self.lock:
-            found = self.runners.get(uid)
-        if found and found[1].poll() is None:
-            found[1].kill()
-
-    def reap(self):
-        """A program that ends ends its pod."""
-        while not self.kube.stopping:
-            with self.lock:
-                over = [(uid, name, p.returncode) for uid, (name, p) in self.runners.items()
-                        if p.poll() is not None and uid not in self.ended]
-                self.ended |= {uid for uid, _, _ in over}
-            for _, name, code in over:
-                self.kube.end(name, "Succeeded" if code == 0 else "Failed", code,
-                              "Completed" if code == 0 else "Error")
-            time.sleep(0.02)
-
-    def running(self):
-        with self.lock:
-            return [name for name, p in self.runners.values() if p.poll() is None]
-
-    def kill(self, name):
-        with self.lock:
-            process = next(p for n, p in self.runners.values() if n == name)
-        process.send_signal(signal.SIGKILL)
-
-    def close(self):
-        self.kube.close()
-        with self.lock:
-            left = [p for _, p in self.runners.values()]
-        for p in left:
-            p.terminate()
-        for p in left:
-            try:
-                p.wait(10)
-            except subprocess.TimeoutExpired:
-                p.kill()
-                p.wait()
 
 
 @pytest.fixture

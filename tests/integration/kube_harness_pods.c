@@ -10,6 +10,7 @@
  *	use POD USED TASKS	what its runner says
  *	refuse POD		its runner takes no more
  *	explain			what pods_explain says
+ *	describe		what pods_describe says
  *	reload
  */
 
@@ -184,6 +185,16 @@ static void explain(struct harness *h)
 	harness_say("explained", ",\"text\":%s", harness_quote(b.data));
 }
 
+static void describe(struct harness *h)
+{
+	CLEANUP(buf_fini) struct buf b;
+
+	buf_init(&b, 1024 * 1024);
+	if (pods_describe(managed_of(h)->pods, &b) < 0)
+		abort();
+	harness_say("described", ",\"all\":%s", b.data);
+}
+
 static void pods_command(struct harness *h, char *line)
 {
 	struct managed *m = h->mode;
@@ -192,6 +203,8 @@ static void pods_command(struct harness *h, char *line)
 
 	if (str_eq(verb, "explain")) {
 		explain(h);
+	} else if (str_eq(verb, "describe")) {
+		describe(h);
 	} else if (str_eq(verb, "reload")) {
 		pods_reload(m->pods);
 	} else if (str_eq(verb, "blind")) {

@@ -183,6 +183,28 @@ def test_busy_label_for_what_lasts(kube, start):
     assert len(patches) == 1 and "resourceVersion" in patches[0][5]
 
 
+def test_pools_and_pods_are_described(kube, start):
+    kube.template("python", min=2, max=9, slots=3)
+    m = start(kube, slots=3)
+    pods = settled(kube, 2)
+    m.use(pods[0], 2, 7)
+    time.sleep(1.2)
+    m.say("describe")
+    told = m.wait("described")["all"]
+    pool = told["pools"][0]
+    assert told["leads"] and (pool["name"], pool["min"], pool["max"]) == ("python", 2, 9)
+    assert (pool["want"], pool["reason"], pool["failed_starts"]) == (2, "min", 0)
+    assert "want 2 (min), have 2" in pool["why"]
+    busy = next(p for p in told["pods"] if p["name"] == pods[0])
+    assert (busy["state"], busy["slots"], busy["used"], busy["tasks"]) == ("busy", 3, 2, 7)
+    other = start(kube)
+    kube.wait(lambda: len(other.seen("connected")) == 2)
+    time.sleep(0.5)
+    other.say("describe")
+    told = other.wait("described")["all"]
+    assert not told["leads"] and told["leader"] and told["pools"][0]["want"] is None
+
+
 # ---- pods that fail ----
 
 
