@@ -60,6 +60,8 @@ void scheduler_offer_language(struct scheduler *s, const char *language, bool ye
 		return;
 	l = language_at(s->cfg.languages, (size_t)i);
 	s->offered[i] = yes;
+	/* Nothing of it is consumed while there is no runner, and what waits must be known. */
+	(void)queue_follow(s->cfg.queue, language, yes);
 	/* Its version is known with the first runner. */
 	if (yes && !l->installed)
 		(void)language_set_status(l, true, NULL);
