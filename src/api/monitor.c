@@ -2,16 +2,20 @@
 #include "api/monitor.h"
 
 #include "api/health.h"
+#include "api/problem.h"
 #include "base/url.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
+enum { PODS_BODY_MAX = 8 * 1024 * 1024 };
 enum { CONNECTIONS_MAX = 64, HELD_MAX = 64 * 1024 * 1024 };
 
 struct monitor {
 	struct http_server *http;
 	struct health health;
+	int (*describe)(void *ctx, struct buf *json);
+	void *describe_ctx;
 	char address[64];
 	void (*closed)(void *ctx);
 	void *closed_ctx;
@@ -36,10 +40,29 @@ static void handle_metrics(struct http_request *r, void *ctx)
 	health_answer_metrics(r);
 }
 
+static void handle_pods(struct http_request *r, void *ctx)
+{
+	struct monitor *m = ctx;
+	struct buf body;
+	int code;
+
+	buf_init(&body, PODS_BODY_MAX);
+	code = m->describe(m->describe_ctx, &body);
+	if (code == 0)
+		http_reply(r, 200, "application/json", &body);
+	else
+		problem_send(r, PROBLEM_NOT_FOUND, "%s",
+			     code == -EOPNOTSUPP
+				     ? "there are no pools here: pods are not made by demand"
+				     : "pools and pods cannot be told");
+	buf_fini(&body);
+}
+
 static const struct http_route routes[] = {
 	{HTTP_GET, "/healthz", handle_alive, .open = true},
 	{HTTP_GET, "/readyz", handle_ready, .open = true},
 	{HTTP_GET, "/metrics", handle_metrics, .open = true},
+	{HTTP_GET, "/pods", handle_pods, .open = true},
 };
 
 int monitor_new(uv_loop_t *loop, const struct monitor_config *cfg, struct monitor **ret_monitor,
@@ -68,6 +91,8 @@ int monitor_new(uv_loop_t *loop, const struct monitor_config *cfg, struct monito
 		.ready = cfg->ready,
 		.ctx = cfg->ctx,
 	};
+	m->describe = cfg->describe;
+	m->describe_ctx = cfg->ctx;
 	r = http_server_new(loop, &http, &m->http, e);
 	if (r < 0)
 		return r;

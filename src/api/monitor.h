@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * The listener of a process that serves no API: /healthz, /readyz and /metrics for whoever watches
- * it, and nothing else. What it is given must live until it is closed.
+ * The listener of a process that serves no API: /healthz, /readyz, /metrics and /pods for whoever
+ * watches it, and nothing else. What it is given must live until it is closed.
  */
 
 #include "base/buf.h"
@@ -26,6 +26,8 @@ struct monitor_config {
 	struct bus *bus;
 	/* Beside store and queue: appends what is missing to why. */
 	bool (*ready)(void *ctx, struct buf *why);
+	/* Writes pools and pods as JSON; a negative errno where there is nothing to tell. */
+	int (*describe)(void *ctx, struct buf *json);
 	void *ctx;
 };
 

@@ -33,7 +33,7 @@ struct command {
 
 extern const char cmd_run_usage[], cmd_submit_usage[], cmd_result_usage[], cmd_cancel_usage[];
 extern const char cmd_languages_usage[], cmd_doctor_usage[], cmd_config_usage[], cmd_keys_usage[];
-extern const char cmd_tenants_usage[];
+extern const char cmd_tenants_usage[], cmd_pods_usage[];
 extern const char cmd_queue_usage[], cmd_serve_usage[], cmd_migrate_usage[];
 extern const char cmd_api_usage[], cmd_scheduler_usage[], cmd_runner_key_usage[];
 
@@ -50,6 +50,7 @@ int cmd_doctor(int argc, char **argv);
 int cmd_config(int argc, char **argv);
 int cmd_keys(int argc, char **argv);
 int cmd_tenants(int argc, char **argv);
+int cmd_pods(int argc, char **argv);
 int cmd_queue(int argc, char **argv);
 int cmd_migrate(int argc, char **argv);
 

@@ -26,6 +26,8 @@ static const struct command commands[] = {
 	 cmd_scheduler},
 	{"runner-key", "make the key of a runner on another machine", cmd_runner_key_usage,
 	 cmd_runner_key},
+	{"pods", "show the pools of pods in a cluster, and why they have their size",
+	 cmd_pods_usage, cmd_pods},
 	{"config", "print the configuration in force", cmd_config_usage, cmd_config},
 };
 

@@ -19,6 +19,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <unistd.h>
 #include <uv.h>
 
 enum {
@@ -78,7 +79,10 @@ static void on_pod_connected(void *ctx, const char *pod, int fd, const struct tl
 {
 	struct process *p = ctx;
 
-	scheduler_add_runner(p->scheduler, pod, fd, psk, on_runner_lost, p);
+	if (p->scheduler)
+		scheduler_add_runner(p->scheduler, pod, fd, psk, on_runner_lost, p);
+	else
+		(void)close(fd); /* all is about to end */
 }
 
 static void on_pod_gone(void *ctx, const char *pod, const char *reason)
@@ -92,13 +96,49 @@ static void on_pod_retired(void *ctx, const char *pod)
 {
 	struct process *p = ctx;
 
-	scheduler_retire_runner(p->scheduler, pod);
+	if (p->scheduler)
+		scheduler_retire_runner(p->scheduler, pod);
+}
+
+static void on_pod_drain(void *ctx, const char *pod)
+{
+	struct process *p = ctx;
+
+	if (p->scheduler)
+		scheduler_drain_runner(p->scheduler, pod);
+}
+
+static bool on_count_waiting(void *ctx, const char *language, uint64_t *ret_waiting)
+{
+	const struct process *p = ctx;
+
+	return p->scheduler && scheduler_count_waiting(p->scheduler, language, ret_waiting);
+}
+
+static void on_offered(void *ctx, const char *language, bool yes)
+{
+	struct process *p = ctx;
+
+	if (p->scheduler)
+		scheduler_offer_language(p->scheduler, language, yes);
+}
+
+static void on_runner_heard(void *ctx, const char *pod, unsigned slots, unsigned used,
+			    uint64_t tasks)
+{
+	struct process *p = ctx;
+
+	if (p->pods)
+		pods_heard(p->pods, pod, slots, used, tasks);
 }
 
 static const struct pods_ops pods_ops = {
 	.connected = on_pod_connected,
 	.gone = on_pod_gone,
 	.retired = on_pod_retired,
+	.drain = on_pod_drain,
+	.waiting = on_count_waiting,
+	.offered = on_offered,
 };
 
 static bool is_ready(void *ctx, struct buf *why)
@@ -116,6 +156,13 @@ static bool is_ready(void *ctx, struct buf *why)
 		buf_fini(&pods);
 	}
 	return false;
+}
+
+static int describe_pods(void *ctx, struct buf *json)
+{
+	const struct process *p = ctx;
+
+	return p->pods ? pods_describe(p->pods, json) : -EAGAIN;
 }
 
 static bool languages_known(void *ctx)
@@ -344,8 +391,11 @@ static int open_pods(struct process *p, struct err *e)
 		.keeper_fd = TAKE_FD(p->keeper_fd),
 		.slots = (unsigned)p->cfg->slots,
 		.slots_per_pod = (unsigned)p->cfg->slots_per_runner,
+		.kube_host = config_env("KUBERNETES_SERVICE_HOST"),
+		.kube_port = config_env("KUBERNETES_SERVICE_PORT"),
 	};
 
+	scheduler_watch_runners(p->scheduler, on_runner_heard, p);
 	return pods_open(&p->loop, &pc, &pods_ops, p, &p->pods, e);
 }
 
@@ -365,6 +415,7 @@ static int open_monitor(struct process *p, struct err *e)
 		.cache = p->parts.cache,
 		.bus = p->parts.bus,
 		.ready = is_ready,
+		.describe = describe_pods,
 		.ctx = p,
 	};
 

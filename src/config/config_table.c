@@ -63,7 +63,7 @@
 const struct config_key config_keys[] = {
 	TEXT("listen", listen, "127.0.0.1:8080", "address and port of the HTTP API"),
 	TEXT("metrics_listen", metrics_listen, "127.0.0.1:9465",
-	     "address and port of /healthz, /readyz and /metrics of a scheduler on its own"),
+	     "address and port of /healthz, /readyz, /metrics and /pods of a scheduler on its own"),
 	TEXT("data_dir", data_dir, NULL,
 	     "folder for what is kept; /var/lib/kiln for root, else ~/.local/share/kiln"),
 	NUMBER(CONFIG_INT, "slots", slots, 1, 1024, NULL,
@@ -76,7 +76,9 @@ const struct config_key config_keys[] = {
 	ADDRESS("queue", queue, "memory:", "memory: or amqp://USER:PASSWORD@HOST:PORT/VHOST"),
 	ADDRESS("cache", cache, "memory:", "memory: or redis://[USER:PASSWORD@]HOST:PORT/DB"),
 	TEXT("pods", pods, "local:",
-	     "local:, or runners:NAME@HOST:PORT,... or runners:file=PATH for runners that listen"),
+	     "local:, or runners:NAME@HOST:PORT,... or runners:file=PATH for runners that listen, "
+	     "or "
+	     "kubernetes:NAMESPACE for pods of Kubernetes"),
 	TEXT("cluster_secret_file", cluster_secret_file, "",
 	     "file with the secret that the keys of listening runners are derived from"),
 	TEXT("languages", languages, NULL,

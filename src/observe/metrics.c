@@ -120,6 +120,33 @@ static const struct metric_def defs[_METRIC_MAX] = {
 	[METRIC_TRACE_SPANS] =
 		COUNTS("kiln_trace_spans_total",
 		       "Spans that a collector took, and that were dropped.", "result"),
+	[METRIC_KUBE_REQUESTS] =
+		COUNTS("kiln_kube_requests_total", "Requests to the API server of Kubernetes.",
+		       "verb", "code"),
+	[METRIC_KUBE_REQUEST_SECONDS] =
+		TIMES("kiln_kube_request_duration_seconds",
+		      "Time of requests to the API server, watches apart.", wide, "verb"),
+	[METRIC_KUBE_WATCH_RESTARTS] =
+		COUNTS("kiln_kube_watch_restarts_total",
+		       "Watches of the API server that ended, by why.", "resource", "reason"),
+	[METRIC_KUBE_LAST_EVENT] =
+		GAUGES("kiln_kube_watch_last_event_timestamp_seconds",
+		       "When the API server last said something about a resource.", "resource"),
+	[METRIC_LEADER] =
+		GAUGES("kiln_leader", "Whether this process decides the sizes of the pools."),
+	[METRIC_POOL_PODS] = GAUGES("kiln_pool_pods", "Pods by what they do.", "pool", "state"),
+	[METRIC_POOL_WANT] =
+		GAUGES("kiln_pool_want_pods", "Pods that a pool should have now.", "pool"),
+	[METRIC_POOL_UNSATISFIED] =
+		GAUGES("kiln_pool_unsatisfied_pods",
+		       "Pods that a pool would need beyond its maximum or its share.", "pool"),
+	[METRIC_POOL_STARTS] = COUNTS("kiln_pool_pod_starts_total",
+				      "Starts of pods by how they ended.", "pool", "result"),
+	[METRIC_POOL_ENDS] = COUNTS("kiln_pool_pod_ends_total",
+				    "Pods that served and ended, by why.", "pool", "reason"),
+	[METRIC_POD_READY_SECONDS] = TIMES(
+		"kiln_pool_pod_ready_seconds",
+		"Time from the creation of a pod until its runner was connected.", wide, "pool"),
 	[METRIC_LOOP_LAG_SECONDS] =
 		TIMES("kiln_loop_lag_seconds", "Delay of a timer of the event loop.", fine),
 	[METRIC_ISOLATION_INFO] = GAUGES("kiln_isolation_info", "The walls around tasks, always 1.",

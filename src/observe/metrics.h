@@ -48,6 +48,17 @@ enum metric {
 	METRIC_STORE_COMMITS,		   /* counter */
 	METRIC_STORE_ERRORS,		   /* kind (full, unavailable, other) */
 	METRIC_TRACE_SPANS,		   /* result (exported, dropped) */
+	METRIC_KUBE_REQUESTS,		   /* verb, code ("none" without an answer) */
+	METRIC_KUBE_REQUEST_SECONDS,	   /* verb; histogram, without watches */
+	METRIC_KUBE_WATCH_RESTARTS,	   /* resource, reason (end, expired, error) */
+	METRIC_KUBE_LAST_EVENT,		   /* resource; gauge: time of the last sign of life */
+	METRIC_LEADER,			   /* gauge */
+	METRIC_POOL_PODS,		   /* pool, state; gauge */
+	METRIC_POOL_WANT,		   /* pool; gauge */
+	METRIC_POOL_UNSATISFIED,	   /* pool; gauge */
+	METRIC_POOL_STARTS,		   /* pool, result (ready, failed, never_ready, refused) */
+	METRIC_POOL_ENDS,		   /* pool, reason */
+	METRIC_POD_READY_SECONDS,	   /* pool; histogram: created to connected */
 	METRIC_LOOP_LAG_SECONDS,	   /* histogram */
 	METRIC_ISOLATION_INFO,		   /* level, limits, seccomp, landlock; gauge 1 */
 	_METRIC_MAX

@@ -10,8 +10,11 @@ struct pods_impl {
 	int (*open)(uv_loop_t *loop, const struct pods_config *cfg, const struct pods_ops *ops,
 		    void *ctx, struct pods **ret_pods, struct err *e);
 	void (*connection_lost)(struct pods *p, const char *pod, const char *reason);
-	void (*reload)(struct pods *p);				/* NULL: nothing to read */
-	void (*explain)(const struct pods *p, struct buf *why); /* NULL: nothing to say */
+	void (*heard)(struct pods *p, const char *pod, unsigned slots, unsigned used,
+		      uint64_t tasks);				 /* NULL: it does not matter */
+	void (*reload)(struct pods *p);				 /* NULL: nothing to read */
+	void (*explain)(const struct pods *p, struct buf *why);	 /* NULL: nothing to say */
+	int (*describe)(const struct pods *p, struct buf *json); /* NULL: nothing to say */
 	void (*close)(struct pods *p, int64_t grace_ms, void (*closed)(void *ctx), void *ctx);
 };
 
@@ -22,3 +25,4 @@ struct pods {
 
 extern const struct pods_impl pods_local;
 extern const struct pods_impl pods_remote;
+extern const struct pods_impl pods_kubernetes;

@@ -4,7 +4,9 @@
 #include "base/cleanup.h"
 #include "base/url.h"
 
-static const struct pods_impl *const impls[] = {&pods_local, &pods_remote};
+#include <errno.h>
+
+static const struct pods_impl *const impls[] = {&pods_local, &pods_remote, &pods_kubernetes};
 
 int pods_open(uv_loop_t *loop, const struct pods_config *cfg, const struct pods_ops *ops, void *ctx,
 	      struct pods **ret_pods, struct err *e)
@@ -17,13 +19,20 @@ int pods_open(uv_loop_t *loop, const struct pods_config *cfg, const struct pods_
 	(void)url_show(cfg->url, shown, sizeof shown);
 	return err_set(
 		e, -EINVAL,
-		"\"%s\" names no place for pods: use \"local:\" or \"runners:NAME@HOST:PORT,...\"",
+		"\"%s\" names no place for pods: use \"local:\", \"runners:NAME@HOST:PORT,...\" or "
+		"\"kubernetes:NAMESPACE\"",
 		shown);
 }
 
 void pods_connection_lost(struct pods *p, const char *pod, const char *reason)
 {
 	p->impl->connection_lost(p, pod, reason);
+}
+
+void pods_heard(struct pods *p, const char *pod, unsigned slots, unsigned used, uint64_t tasks)
+{
+	if (p->impl->heard)
+		p->impl->heard(p, pod, slots, used, tasks);
 }
 
 void pods_reload(struct pods *p)
@@ -36,6 +45,11 @@ void pods_explain(const struct pods *p, struct buf *why)
 {
 	if (p->impl->explain)
 		p->impl->explain(p, why);
+}
+
+int pods_describe(const struct pods *p, struct buf *json)
+{
+	return p->impl->describe ? p->impl->describe(p, json) : -EOPNOTSUPP;
 }
 
 void pods_close(struct pods *p, int64_t grace_ms, void (*closed)(void *ctx), void *ctx)

@@ -11,8 +11,9 @@
  * the runner holds its key is found out there, and comes back as a lost connection with the reason.
  */
 
+#include "pods/remote.h"
+
 #include "pods/pods-private.h"
-#include "pods/remote_list.h"
 
 #include "base/cleanup.h"
 #include "base/fs.h"
@@ -34,6 +35,7 @@
 enum {
 	RETRY_MIN_MS = 50,
 	RETRY_MAX_MS = 2000,
+	RETRY_SOON_MS = 250, /* of what is known to be about to listen */
 	STEADY_MS = 10000,
 	CONNECT_MS = 5000,
 	LOOK_MS = 1000, /* for a change of the file */
@@ -68,7 +70,8 @@ struct remote {
 	uint8_t secret[SECRET_MAX];
 	size_t secret_len;
 	struct list places;
-	char *path; /* of the file with the list; NULL: it was given */
+	char *path;   /* of the file with the list; NULL: it was given */
+	bool by_hand; /* the list is what remote_put and remote_drop make of it */
 	uv_fs_poll_t look;
 	uv_work_t work;	  /* reads the file */
 	struct buf file;  /* what it read */
@@ -165,9 +168,9 @@ static void try_later(struct place *p, const struct err *e)
 		return;
 	}
 	if (!str_eq(p->error.msg, e->msg))
-		log_warn("pods", "could not use a runner", LOG_STR("pod", p->address.name),
-			 LOG_STR("host", p->address.host), LOG_STR("port", p->address.port),
-			 LOG_STR("reason", e->msg));
+		LOG_AT(p->remote->by_hand ? LOG_DEBUG : LOG_WARN, "pods", "could not use a runner",
+		       LOG_STR("pod", p->address.name), LOG_STR("host", p->address.host),
+		       LOG_STR("port", p->address.port), LOG_STR("reason", e->msg));
 	p->error = *e;
 	(void)uv_timer_start(&p->timer, on_retry, backoff_next_ms(&p->backoff), 0);
 }
@@ -317,22 +320,23 @@ static struct place *find_place(struct remote *r, const char *name)
 	return NULL;
 }
 
-static int add_place(struct remote *r, const struct remote_address *a, struct err *e)
+static int add_place(struct remote *r, const struct remote_address *a, const char *identity,
+		     struct err *e)
 {
 	struct place *p = calloc(1, sizeof *p);
 	int code = p ? 0 : err_set(e, -ENOMEM, "out of memory");
 
 	if (code == 0)
-		code = tls_derive_key(r->secret, r->secret_len, a->name, p->psk.key, e);
+		code = tls_derive_key(r->secret, r->secret_len, identity, p->psk.key, e);
 	if (code < 0) {
 		free(p);
 		return code;
 	}
-	(void)str_copy(p->psk.identity, sizeof p->psk.identity, a->name);
+	(void)str_copy(p->psk.identity, sizeof p->psk.identity, identity);
 	p->remote = r;
 	p->address = *a;
 	p->fd = -EBADF;
-	backoff_init(&p->backoff, RETRY_MIN_MS, RETRY_MAX_MS);
+	backoff_init(&p->backoff, RETRY_MIN_MS, r->by_hand ? RETRY_SOON_MS : RETRY_MAX_MS);
 	(void)uv_timer_init(r->loop, &p->timer);
 	p->timer.data = p;
 	r->open_handles++;
@@ -373,7 +377,7 @@ static int apply(struct remote *r, const struct remote_list *l, struct err *e)
 			remove_place(p);
 	for (size_t i = 0; i < l->n && code == 0; i++)
 		if (!find_place(r, l->all[i].name))
-			code = add_place(r, &l->all[i], e);
+			code = add_place(r, &l->all[i], l->all[i].name, e);
 	return code;
 }
 
@@ -485,12 +489,10 @@ static void remote_close(struct pods *pods, int64_t grace_ms, void (*closed)(voi
 	uv_close((uv_handle_t *)&r->look, on_look_closed);
 }
 
-static int remote_open(uv_loop_t *loop, const struct pods_config *cfg, const struct pods_ops *ops,
-		       void *ctx, struct pods **ret_pods, struct err *e)
+static int make(uv_loop_t *loop, const struct pods_config *cfg, const struct pods_ops *ops,
+		void *ctx, struct remote **ret_remote, struct err *e)
 {
 	struct remote *r;
-	const char *rest;
-	int code;
 
 	if (!cfg->secret_len)
 		return err_set(e, -EINVAL,
@@ -512,6 +514,19 @@ static int remote_open(uv_loop_t *loop, const struct pods_config *cfg, const str
 	(void)uv_fs_poll_init(loop, &r->look);
 	r->look.data = r;
 	r->open_handles = 1;
+	*ret_remote = r;
+	return 0;
+}
+
+static int remote_open(uv_loop_t *loop, const struct pods_config *cfg, const struct pods_ops *ops,
+		       void *ctx, struct pods **ret_pods, struct err *e)
+{
+	struct remote *r;
+	const char *rest;
+	int code = make(loop, cfg, ops, ctx, &r, e);
+
+	if (code < 0)
+		return code;
 	(void)url_scheme_is(cfg->url, pods_remote.scheme, &rest);
 	code = open_list(r, rest, e);
 	if (code < 0) {
@@ -520,6 +535,33 @@ static int remote_open(uv_loop_t *loop, const struct pods_config *cfg, const str
 	}
 	*ret_pods = &r->pods;
 	return 0;
+}
+
+int remote_new(uv_loop_t *loop, const struct pods_config *cfg, const struct pods_ops *ops,
+	       void *ctx, struct pods **ret_pods, struct err *e)
+{
+	struct remote *r;
+	int code = make(loop, cfg, ops, ctx, &r, e);
+
+	if (code < 0)
+		return code;
+	r->by_hand = true;
+	*ret_pods = &r->pods;
+	return 0;
+}
+
+int remote_put(struct pods *pods, const struct remote_address *a, const char *identity,
+	       struct err *e)
+{
+	return add_place(remote_of(pods), a, identity, e);
+}
+
+void remote_drop(struct pods *pods, const char *name)
+{
+	struct place *p = find_place(remote_of(pods), name);
+
+	if (p && !p->removed)
+		remove_place(p);
 }
 
 static void remote_connection_lost(struct pods *pods, const char *pod, const char *reason)

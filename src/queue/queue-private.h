@@ -23,6 +23,7 @@ struct queue_ops {
 	void (*publish)(struct queue *q, struct queue_publish *r);
 	void (*set_consumer)(struct queue *q, const struct queue_consumer_ops *ops, void *ctx);
 	int (*consume)(struct queue *q, const char *language, size_t prefetch, struct err *e);
+	int (*follow)(struct queue *q, const char *language, bool follow); /* NULL: always so */
 	void (*ack)(struct queue *q, struct queue_delivery *d);
 	void (*hand_back)(struct queue *q, struct queue_delivery *d);
 	void (*get_depth)(const struct queue *q, const char *language, enum task_class class,

@@ -73,6 +73,11 @@ void queue_set_consumer(struct queue *q, const struct queue_consumer_ops *ops, v
 	q->ops->set_consumer(q, ops, ctx);
 }
 
+int queue_follow(struct queue *q, const char *language, bool follow)
+{
+	return q->ops->follow ? q->ops->follow(q, language, follow) : 0;
+}
+
 int queue_consume(struct queue *q, const char *language, size_t prefetch, struct err *e)
 {
 	return q->ops->consume(q, language, prefetch, e);

@@ -96,6 +96,10 @@ struct queue_consumer_ops {
 void queue_set_consumer(struct queue *q, const struct queue_consumer_ops *ops, void *ctx);
 int queue_consume(struct queue *q, const char *language, size_t prefetch, struct err *e);
 
+/* Depths of this language are wanted though nothing of it may be consumed here: at a broker they
+ * are then as of the last second, also where this process has nothing to do with it otherwise. */
+int queue_follow(struct queue *q, const char *language, bool follow);
+
 void queue_ack(struct queue *q, struct queue_delivery *d);
 
 /* Back into the queue, at its front where the implementation can; delivered again a little later.

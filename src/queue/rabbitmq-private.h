@@ -107,6 +107,7 @@ struct rabbit_lane {
 	int64_t hung_until_us;	  /* monotonic */
 	int64_t stalled_until_us; /* monotonic: a publish was not confirmed, while others were */
 	size_t wanted;		  /* prefetch */
+	bool followed;		  /* counted each second, also where nothing is wanted */
 	size_t consuming;	  /* prefetch of the consumer; 0: there is none */
 	amqp_channel_t channel;	  /* of its consumer; 0: none yet */
 	bool open;		  /* the channel is, in this session */
@@ -130,6 +131,7 @@ enum rabbit_kind {
 	RABBIT_REJECT,	  /* the thread's own: back into the queue as it is */
 	RABBIT_DISCARD,	  /* the thread's own: to the dead letters */
 	RABBIT_CONSUME,	  /* to the thread, which frees it */
+	RABBIT_FOLLOW,	  /* to the thread, which frees it; prefetch 0: not any more */
 	RABBIT_CLOSE,	  /* to the thread */
 };
 

@@ -275,6 +275,7 @@ static void take_item(struct rabbit *q, struct rabbit_item *item)
 	case RABBIT_REJECT:
 	case RABBIT_DISCARD:
 	case RABBIT_CONSUME:
+	case RABBIT_FOLLOW:
 	case RABBIT_CLOSE:
 		break;
 	}
@@ -566,6 +567,22 @@ static int rabbit_consume(struct queue *base, const char *language, size_t prefe
 	return 0;
 }
 
+static int rabbit_follow(struct queue *base, const char *language, bool follow)
+{
+	struct rabbit *q = rabbit_of(base);
+
+	for (int c = 0; c < _TASK_CLASS_MAX; c++) {
+		struct rabbit_lane *lane = get_lane(q, language, (enum task_class)c);
+		struct rabbit_item *item = lane ? item_new(RABBIT_FOLLOW, lane) : NULL;
+
+		if (!item)
+			return -ENOMEM;
+		item->prefetch = follow;
+		rabbit_order(q, item);
+	}
+	return 0;
+}
+
 const struct queue_ops queue_rabbitmq_ops = {
 	.scheme = "amqp",
 	.durable = true,
@@ -580,6 +597,7 @@ const struct queue_ops queue_rabbitmq_ops = {
 	.ack = rabbit_ack,
 	.hand_back = rabbit_hand_back,
 	.get_depth = rabbit_get_depth,
+	.follow = rabbit_follow,
 	.horizon = rabbit_horizon,
 	.dead_count = rabbit_dead_count,
 	.retry_after = rabbit_retry_after,

@@ -101,14 +101,28 @@ static int renew(struct rabbit_thread *t, struct rabbit_lane *lane)
 	return rabbit_lose_by_lane(t, lane, asked_us, &e);
 }
 
+/* One that is counted must be there; a broker that refuses it is asked again by those that retry.
+ */
+static int declare_followed(struct rabbit_thread *t, struct rabbit_lane *lane)
+{
+	int r;
+
+	if (!lane->followed || lane->declared || lane->wanted || lane->broken_until_us)
+		return 0;
+	r = rabbit_declare_lane(t, lane);
+	return r == -EAGAIN ? 0 : r;
+}
+
 int rabbit_consume_lanes(struct rabbit_thread *t)
 {
 	int64_t now_us = rabbit_now_us();
 	struct rabbit_lane *lane;
 
 	LIST_FOREACH (lane, &t->lanes, link) {
-		int r;
+		int r = declare_followed(t, lane);
 
+		if (r < 0)
+			return r;
 		if (lane->wanted == lane->consuming && !lane->consume_again)
 			continue;
 		if (lane->wanted && (lane->hung_ms || now_us < lane->broken_until_us))

@@ -225,6 +225,11 @@ static void take_order(struct rabbit_thread *t, struct rabbit_item *item)
 		item->lane->wanted = item->prefetch;
 		free(item);
 		return;
+	case RABBIT_FOLLOW:
+		take_lane(t, item->lane);
+		item->lane->followed = item->prefetch > 0;
+		free(item);
+		return;
 	case RABBIT_CLOSE:
 		t->closing = true;
 		t->close_by_us = rabbit_now_us() + RABBIT_DRAIN_MS * 1000;

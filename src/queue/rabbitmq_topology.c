@@ -184,7 +184,7 @@ int rabbit_retry_broken(struct rabbit_thread *t)
 static bool is_due(const struct rabbit_lane *lane, int64_t now_us)
 {
 	bool moved = lane->seen_in != lane->sample_in || lane->seen_out != lane->sample_out;
-	int64_t every_ms = moved ? COUNT_MS : COUNT_IDLE_MS;
+	int64_t every_ms = moved || lane->followed ? COUNT_MS : COUNT_IDLE_MS;
 
 	return !lane->hung_ms && (lane->declared || lane->is_dead) &&
 	       (!lane->counted_us || now_us - lane->counted_us >= every_ms * 1000);

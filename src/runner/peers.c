@@ -106,8 +106,7 @@ static void on_drain(void *ctx)
 {
 	struct peers *p = ((struct peer *)ctx)->peers;
 
-	if (p->cfg.drain)
-		p->cfg.drain(p->cfg.ctx);
+	p->cfg.drain(p->cfg.ctx);
 }
 
 static void on_orphaned(void *ctx, const struct uuid *task, uint64_t owner)

@@ -26,7 +26,7 @@ struct peers_config {
 	const struct tls_psk *psk;	     /* NULL: connections are plain, and trusted */
 	bool (*take_slot)(void *ctx);	     /* as in connection_config */
 	void (*give_slot)(void *ctx);
-	void (*drain)(void *ctx); /* a scheduler asked it of a runner that is its own; or NULL */
+	void (*drain)(void *ctx); /* a scheduler asked for it */
 	void (*count)(void *ctx, struct connection_counters *ret_counters);
 	/* A connection has ended; left: how many there are. Never from within a call. */
 	void (*ended)(void *ctx, size_t left, const char *message);

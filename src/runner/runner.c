@@ -262,7 +262,7 @@ static int start_peers(struct runner *r, struct err *e)
 		.psk = r->o->listen ? r->o->key : NULL,
 		.take_slot = take_slot,
 		.give_slot = give_slot,
-		.drain = r->o->listen ? NULL : drain,
+		.drain = drain,
 		.count = count,
 		.ended = on_connection_ended,
 		.ctx = r,

@@ -9,8 +9,8 @@
  * It starts the spawner with the rights that it was started with, then gives its own up, then finds
  * out which languages are there, and only then reads the first frame.
  *
- * It ends when the connection that it was given ends, when it was told to drain (SIGTERM, and DRAIN
- * on that connection) and the last task is done, or when its spawner is lost; whoever keeps it
+ * It ends when the connection that it was given ends, when it was told to drain (by SIGTERM, or by
+ * a scheduler's DRAIN) and the last task is done, or when its spawner is lost; whoever keeps it
  * starts another.
  */
 

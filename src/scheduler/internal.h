@@ -138,7 +138,10 @@ struct scheduler {
 	struct deferred dispatch;
 	struct lanes *lanes;
 	struct intake_state *intake; /* by language */
-	struct map jobs;	     /* by id */
+	bool *offered;		     /* by language: a runner comes when there are tasks */
+	scheduler_heard_cb heard;    /* may be NULL */
+	void *heard_ctx;
+	struct map jobs; /* by id */
 	struct reconciler *reconciler;
 	struct list runners;
 	struct list retries; /* jobs with retry set */
@@ -221,6 +224,7 @@ struct runner *runner_choose(struct scheduler *s, size_t language, const struct 
 bool runner_can_take(const struct runner *r, size_t language);
 void runner_release_slot(struct job *j);
 void runner_free(struct runner *r);
+struct runner *runner_find(struct scheduler *s, const char *pod); /* NULL: none */
 /* Gives up runners that said nothing for too long: stopped, stuck, or behind a dead link. */
 void runners_drop_silent(struct scheduler *s);
 void runners_drop_retired(struct scheduler *s);
@@ -232,6 +236,10 @@ void scheduler_check_closed(struct scheduler *s);
 void scheduler_consume(struct scheduler *s);
 /* One came or went, or takes no more. */
 void scheduler_runners_changed(struct scheduler *s);
+
+/* demand.c: what pods that come and go with demand are told. */
+void demand_heard(const struct runner *r, unsigned slots, unsigned used, uint64_t tasks);
+bool demand_any_offered(const struct scheduler *s);
 
 /* report.c */
 void report_languages(struct scheduler *s);

@@ -7,8 +7,8 @@
 
 /*
  * What the runners have installed, told to the processes that serve the API: at once when a runner
- * connects, and again every few seconds for those that came later or missed it. A scheduler without
- * runners has nothing to say.
+ * connects, and again every few seconds for those that came later or missed it. What pods can be
+ * made for counts as installed. A scheduler without either has nothing to say.
  */
 
 enum { REPORT_EVERY_MS = 2000, BATCH_MAX = 64 };
@@ -59,7 +59,7 @@ static bool is_installed(struct scheduler *s, size_t language)
 	LIST_FOREACH (r, &s->runners, link)
 		if (r->greeted && r->languages[language])
 			return true;
-	return false;
+	return s->offered[language];
 }
 
 void report_languages(struct scheduler *s)
@@ -68,7 +68,7 @@ void report_languages(struct scheduler *s)
 	struct scheduler_stats stats;
 
 	scheduler_get_stats(s, &stats);
-	if (!stats.runners)
+	if (!stats.runners && !demand_any_offered(s))
 		return;
 	kiln__language_report__init(&b.report);
 	b.report.languages = b.statuses;

@@ -211,6 +211,7 @@ static void on_heartbeat(struct runner *r, const Kiln__Heartbeat *m)
 	r->full = r->full && m->busy >= r->slots;
 	r->others = m->busy > r->busy ? m->busy - r->busy : 0;
 	metric_set(METRIC_COMPILE_CACHE_BYTES, (double)m->cache_bytes);
+	demand_heard(r, m->slots, m->busy, m->tasks);
 	scheduler_dispatch_soon(r->scheduler);
 }
 
@@ -337,7 +338,7 @@ void scheduler_add_runner(struct scheduler *s, const char *pod, int fd, const st
 		lose(r, "could not greet the runner");
 }
 
-static struct runner *find(struct scheduler *s, const char *pod)
+struct runner *runner_find(struct scheduler *s, const char *pod)
 {
 	struct runner *r;
 
@@ -349,7 +350,7 @@ static struct runner *find(struct scheduler *s, const char *pod)
 
 void scheduler_retire_runner(struct scheduler *s, const char *pod)
 {
-	struct runner *r = find(s, pod);
+	struct runner *r = runner_find(s, pod);
 
 	if (!r)
 		return;

@@ -359,7 +359,7 @@ bool scheduler_is_ready(const struct scheduler *s, struct buf *why)
 		(void)buf_append_str(why, "the queues are being rebuilt from the store");
 	else if (why && !stats.runners)
 		(void)buf_append_str(why, "no runner is connected");
-	return !s->closing && s->recovered && stats.runners;
+	return !s->closing && s->recovered && (stats.runners || demand_any_offered(s));
 }
 
 const struct task_isolation *scheduler_isolation(const struct scheduler *s)
@@ -429,7 +429,8 @@ int scheduler_new(uv_loop_t *loop, const struct scheduler_config *cfg,
 	map_init(&s->jobs);
 	arc4random_buf(&s->id, sizeof s->id);
 	s->intake = calloc(language_count(cfg->languages) + 1, sizeof *s->intake);
-	if (!s->intake ||
+	s->offered = calloc(language_count(cfg->languages) + 1, sizeof *s->offered);
+	if (!s->intake || !s->offered ||
 	    lanes_new(language_count(cfg->languages), cfg->weights,
 		      &(struct lanes_limit){tenants_running_max, s}, &s->lanes) < 0 ||
 	    defer_new(loop, &s->defer) < 0 ||
@@ -438,6 +439,7 @@ int scheduler_new(uv_loop_t *loop, const struct scheduler_config *cfg,
 		lanes_free(s->lanes);
 		defer_close(s->defer);
 		free(s->intake);
+		free(s->offered);
 		free(s);
 		return err_set(e, -ENOMEM, "out of memory");
 	}
@@ -525,6 +527,7 @@ static void on_handle_closed(uv_handle_t *handle)
 	lanes_free(s->lanes);
 	map_fini(&s->jobs);
 	free(s->intake);
+	free(s->offered);
 	free(s->tenants);
 	free(s);
 	if (closed)

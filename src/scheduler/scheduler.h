@@ -59,7 +59,24 @@ void scheduler_add_runner(struct scheduler *s, const char *pod, int fd, const st
 /* Gives this runner no more tasks, and lets go of it when those that it has are through. */
 void scheduler_retire_runner(struct scheduler *s, const char *pod);
 
-/* True when tasks can be run now; else the reason is appended to why (may be NULL). */
+/* For pods that come and go with demand. heard: what a runner said of itself (as of pods_heard). */
+typedef void (*scheduler_heard_cb)(void *ctx, const char *pod, unsigned slots, unsigned used,
+				   uint64_t tasks);
+void scheduler_watch_runners(struct scheduler *s, scheduler_heard_cb heard, void *ctx);
+
+/* Asks this runner to take no more tasks from anybody and to end with its last. */
+void scheduler_drain_runner(struct scheduler *s, const char *pod);
+
+/* Whether a runner for this language comes when there are tasks, though there may be none now:
+ * submissions are then accepted, and this scheduler is ready without a runner. */
+void scheduler_offer_language(struct scheduler *s, const char *language, bool yes);
+
+/* Tasks of this language that wait for a slot, in the queue and here; false: not known. */
+bool scheduler_count_waiting(const struct scheduler *s, const char *language,
+			     uint64_t *ret_waiting);
+
+/* True when tasks can be run now, or as soon as there are any; else the reason is appended to why
+ * (may be NULL). */
 bool scheduler_is_ready(const struct scheduler *s, struct buf *why);
 
 struct scheduler_stats {

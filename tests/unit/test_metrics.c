@@ -228,6 +228,17 @@ static void every_metric_is_well_formed(void **state)
 	metric_set(METRIC_REDIS_UP, 1, "cache");
 	metric_add(METRIC_REDIS_CALLS, 1, "cache", "ok");
 	metric_add(METRIC_TRACE_SPANS, 1, "exported");
+	metric_add(METRIC_KUBE_REQUESTS, 1, "list", "200");
+	metric_observe(METRIC_KUBE_REQUEST_SECONDS, 1, "list");
+	metric_add(METRIC_KUBE_WATCH_RESTARTS, 1, "pods", "end");
+	metric_set(METRIC_KUBE_LAST_EVENT, 1, "pods");
+	metric_set(METRIC_LEADER, 1);
+	metric_set(METRIC_POOL_PODS, 1, "c", "idle");
+	metric_set(METRIC_POOL_WANT, 1, "c");
+	metric_set(METRIC_POOL_UNSATISFIED, 1, "c");
+	metric_add(METRIC_POOL_STARTS, 1, "c", "ready");
+	metric_add(METRIC_POOL_ENDS, 1, "c", "drained");
+	metric_observe(METRIC_POD_READY_SECONDS, 1, "c");
 	metric_observe(METRIC_LOOP_LAG_SECONDS, 1);
 	metric_set_(METRIC_ISOLATION_INFO, 1, values);
 	text = scrape();
@@ -250,7 +261,7 @@ static void every_metric_is_well_formed(void **state)
 	}
 	free(text);
 	assert_int_equal(families, _METRIC_MAX);
-	assert_int_equal(samples, (_METRIC_MAX - 7) + 7 * 23);
+	assert_int_equal(samples, (_METRIC_MAX - 9) + 9 * 23);
 }
 
 #define CASE(name) cmocka_unit_test_setup_teardown(name, reset, reset)
