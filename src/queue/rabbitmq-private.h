@@ -66,10 +66,9 @@ enum rabbit_content_kind { CONTENT_NONE, CONTENT_DELIVERY, CONTENT_RETURN };
 /* One message of several frames, being put together. */
 struct rabbit_content {
 	enum rabbit_content_kind kind;
-	bool has_header;
+	bool has_header, too_large;
 	uint64_t tag;
 	uint64_t left; /* bytes of the body that are still to come */
-	bool too_large;
 	size_t len;
 	uint8_t body[QUEUE_MESSAGE_BYTES_MAX];
 	char message_id[UUID_TEXT_MAX];
@@ -87,8 +86,7 @@ struct rabbit_lane {
 
 	/* The loop's. n_in and n_out count all messages that this process saw enter and leave. */
 	struct list waiting; /* deliveries beyond the prefetch */
-	size_t n_waiting;
-	size_t n_unacked;
+	size_t n_waiting, n_unacked;
 	size_t n_handing; /* handed back, and the broker has not said yes */
 	size_t prefetch;
 	uint64_t n_in, n_out;
