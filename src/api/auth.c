@@ -12,7 +12,11 @@
 #include <string.h>
 #include <strings.h>
 
-enum { REFRESH_MS = AUTH_FRESH_MS / 2, KEY_MAX = 256 };
+enum {
+	REFRESH_MS = AUTH_FRESH_MS / 2,
+	KEY_MAX = 256,
+	SMALL_BODY = 64 * 1024, /* what is read for somebody who may turn out to be unknown */
+};
 
 /* Somebody who came while the list was too old. */
 struct pending {
@@ -26,7 +30,7 @@ struct auth {
 	uv_timer_t watch;
 	struct store_key_list query;
 	bool reading, failed;
-	int64_t read_us; /* monotonic time of the last answer, 0: none yet */
+	int64_t asked_us, read_us; /* monotonic times of the last question and answer, 0: none */
 	struct store_key *keys;
 	size_t n;
 	struct list pending;
@@ -53,9 +57,9 @@ void auth_free(struct auth *auth)
 	free(auth);
 }
 
-static int64_t age_ms(const struct auth *auth)
+static int64_t ms_since(int64_t then_us)
 {
-	return auth->read_us ? (clock_monotonic_us() - auth->read_us) / 1000 : INT64_MAX;
+	return then_us ? (clock_monotonic_us() - then_us) / 1000 : INT64_MAX;
 }
 
 /* Every key is looked at, whichever fits: how long it takes tells nothing. */
@@ -93,11 +97,16 @@ static const char *presented_key(struct http_request *r)
 	return *value && strnlen(value, KEY_MAX) < KEY_MAX ? value : NULL;
 }
 
-static int check_key(struct auth *auth, struct http_request *r)
+static const struct store_key *key_of(struct auth *auth, struct http_request *r)
 {
 	const char *text = presented_key(r);
-	const struct store_key *key = find_key(auth, text, strlen(text));
 
+	return find_key(auth, text, strlen(text));
+}
+
+/* NULL: refuses. */
+static int take_key(struct http_request *r, const struct store_key *key)
+{
 	if (!key)
 		return refuse(r, "the API key is not in force");
 	http_set_tenant(r, key->tenant);
@@ -143,7 +152,7 @@ static void on_keys(struct store_req *req, int code)
 		free(p);
 		if (code < 0)
 			api_reply_failure(auth->api, r, code, "read the API keys");
-		else if (check_key(auth, r) > 0)
+		else if (take_key(r, key_of(auth, r)) > 0)
 			http_go_on(r);
 	}
 	api_end_operation(auth->api);
@@ -154,9 +163,29 @@ static void refresh(struct auth *auth)
 	if (auth->reading)
 		return;
 	auth->reading = true;
+	auth->asked_us = clock_monotonic_us();
 	auth->query = (struct store_key_list){.req = {.done = on_keys, .ctx = auth}};
 	api_begin_operation(auth->api);
 	store_key_list(auth->api->cfg.store, &auth->query);
+}
+
+/* Whether a key that is not in the list may have been added since: it is being read again then. Who
+ * has no key can bring about no more of this than AUTH_AGAIN_MS allows, and none of it adds up. */
+static bool look_again(struct auth *auth)
+{
+	if (!auth->reading && ms_since(auth->asked_us) < AUTH_AGAIN_MS)
+		return false;
+	refresh(auth);
+	return true;
+}
+
+static bool has_small_body(struct http_request *r)
+{
+	const char *length = http_header(r, HTTP_CONTENT_LENGTH);
+	uint64_t n;
+
+	return !http_header(r, HTTP_TRANSFER_ENCODING) &&
+	       (!length || str_to_u64(length, 0, SMALL_BODY, &n) == 0);
 }
 
 static void on_watch(uv_timer_t *timer)
@@ -186,33 +215,44 @@ void auth_stop(struct auth *auth)
 int auth_recognise(struct http_request *r, void *ctx)
 {
 	struct auth *auth = ((struct api *)ctx)->auth;
-	int64_t age = age_ms(auth);
+	int64_t age_ms = ms_since(auth->read_us);
+	const struct store_key *key;
 
 	if (!auth->needed)
 		return 1;
 	if (!presented_key(r))
 		return refuse(r, "send \"Authorization: Bearer KEY\"");
-	if (age >= REFRESH_MS)
+	if (age_ms >= REFRESH_MS)
 		refresh(auth);
-	return age < AUTH_FRESH_MS ? check_key(auth, r) : 0;
+	if (age_ms >= AUTH_FRESH_MS)
+		return 0;
+	key = key_of(auth, r);
+	if (!key && look_again(auth) && has_small_body(r))
+		return 0;
+	return take_key(r, key);
 }
 
-void auth_admit(struct http_request *r, void *ctx)
+static void wait_for_keys(struct auth *auth, struct http_request *r)
 {
-	struct auth *auth = ((struct api *)ctx)->auth;
-	struct pending *p;
+	struct pending *p = calloc(1, sizeof *p);
 
-	if (age_ms(auth) < AUTH_FRESH_MS) {
-		if (check_key(auth, r) > 0)
-			http_go_on(r);
-		return;
-	}
-	p = calloc(1, sizeof *p);
 	if (!p) {
-		api_reply_failure(ctx, r, -ENOMEM, "read the API keys");
+		api_reply_failure(auth->api, r, -ENOMEM, "read the API keys");
 		return;
 	}
 	p->request = r;
 	list_push_back(&auth->pending, &p->link);
 	refresh(auth);
+}
+
+void auth_admit(struct http_request *r, void *ctx)
+{
+	struct auth *auth = ((struct api *)ctx)->auth;
+	bool fresh = ms_since(auth->read_us) < AUTH_FRESH_MS;
+	const struct store_key *key = fresh ? key_of(auth, r) : NULL;
+
+	if (!key && (!fresh || look_again(auth)))
+		wait_for_keys(auth, r);
+	else if (take_key(r, key) > 0)
+		http_go_on(r);
 }

@@ -28,7 +28,7 @@ const char cmd_keys_usage[] =
 	"  kiln keys revoke alice\n"
 	"\n"
 	"The name of a revoked key may be added again, as another key. A server that runs takes\n"
-	"note of all this within seconds.\n"
+	"note of a new key at once, and of all else within five seconds.\n"
 	"\n"
 	"Once there was a key, one is asked for, also when all are revoked. unlock forgets the\n"
 	"revoked ones, where none is in force: servers ask for none then, from their next start\n"
