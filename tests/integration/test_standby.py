@@ -62,7 +62,7 @@ def wait_for(condition, seconds=60):
         time.sleep(0.02)
 
 
-def warm_run(one, language, code, seconds=60, **more):
+def warm_run(one, language, code, seconds=30, **more):
     """Until a standby had it; those that boot meanwhile are waited for."""
     end = time.monotonic() + seconds
     while True:
@@ -220,8 +220,9 @@ JS_LIMITS = {"memory": {"memory_bytes": 128 * MIB}, "cpu": {"cpu_ms": 500}}
 
 
 def normal(text):
-    """Without what differs from run to run anyway."""
-    return re.sub(rb"\(node:\d+\)|0x[0-9a-f]+|pid \d+", b"", text)
+    """Without what differs from run to run anyway: process ids, addresses, identity hashes, who is
+    killed first; and the numbers of lambda classes, which docs/LANGUAGES.md names."""
+    return re.sub(rb"\(node:\d+\)|0x[0-9a-f]+|pid \d+|@[0-9a-f]+|Lambda\$\d+|Killed\n", b"", text)
 
 
 @pytest.mark.parametrize("name", list(JS))
@@ -234,6 +235,109 @@ def test_javascript_is_the_same(shared, name):
     plain, other = seen(cold), seen(warm)
     assert plain[:4] == other[:4], (plain, other)
     assert [normal(t) for t in plain[4:]] == [normal(t) for t in other[4:]]
+
+
+def java(body, more=""):
+    return "import java.io.*; import java.util.*; import java.util.function.*; import java.util.stream.*;\n" \
+           f"public class Main {{ {more} public static void main(String[] args) throws Exception {{\n{body}\n}} }}"
+
+
+JAVA = {
+    "hello": java('System.out.println("hello");'),
+    "nothing": java(""),
+    "throws": java('throw new IllegalStateException("no");'),
+    "throws deep": java("deep(5);", "static void deep(int n) { if (n == 0) throw new Error(\"deep\"); deep(n - 1); }"),
+    "cause": java('try { Integer.parseInt("x"); } catch (Exception e) { throw new RuntimeException("outer", e); }'),
+    "exit": java("System.exit(3);"),
+    "halt": java("Runtime.getRuntime().halt(4);"),
+    "hook": java('Runtime.getRuntime().addShutdownHook(new Thread(() -> System.out.println("hook"))); System.exit(5);'),
+    "stdin scanner": java("Scanner in = new Scanner(System.in); while (in.hasNext()) System.out.println(in.next());"),
+    "stdin reader": java('BufferedReader r = new BufferedReader(new InputStreamReader(System.in)); for (String l; (l = r.readLine()) != null;) System.out.println("[" + l + "]");'),
+    "stdin bytes": java("System.out.println(System.in.readAllBytes().length);"),
+    "stdin available": java("Thread.sleep(100); System.out.println(System.in.available());"),
+    "stderr": java('System.out.println("out"); System.err.println("err");'),
+    "print": java('System.out.print("a"); System.out.printf("%5.2f|%s%n", 1.5, List.of(1)); System.out.write(65); System.out.flush();'),
+    "much": java('for (int i = 0; i < 50000; i++) System.out.println(i);'),
+    "unicode": java('System.out.println("žluťoučký 日本語 ✓ " + "日本".length());'),
+    "charset": java("System.out.println(java.nio.charset.Charset.defaultCharset() + \" \" + Locale.getDefault() + \" \" + System.getProperty(\"sun.stdout.encoding\") + TimeZone.getDefault().getID());"),
+    "properties": java('for (String k : new TreeSet<>(System.getProperties().stringPropertyNames())) System.out.println(k + "=" + System.getProperty(k));'),
+    "environment": java("System.out.println(new TreeMap<>(System.getenv()));"),
+    "class path": java('System.out.println(System.getProperty("java.class.path") + Main.class.getClassLoader().getClass() + Main.class.getProtectionDomain().getCodeSource().getLocation());'),
+    "class loaders": java("System.out.println(ClassLoader.getSystemClassLoader().getName() + Main.class.getModule() + Main.class.getPackageName());"),
+    "modules": java("System.out.println(ModuleLayer.boot().modules().stream().map(Module::getName).sorted().toList());"),
+    "command": java('System.out.println(System.getProperty("sun.java.command"));'),
+    "thread": java("System.out.println(Thread.currentThread() + \" \" + Thread.currentThread().getId() + Thread.currentThread().getContextClassLoader().getName());"),
+    "new thread": java("Thread t = new Thread(() -> System.out.println(Thread.currentThread().getName())); t.start(); t.join();"),
+    "threads": java("System.out.println(Thread.getAllStackTraces().keySet().stream().map(Thread::getName).sorted().toList());"),
+    "thread throws": java('Thread t = new Thread(() -> { throw new Error("in thread"); }); t.start(); t.join();'),
+    "daemon": java("Thread t = new Thread(() -> { for (;;) ; }); t.setDaemon(true); t.start();"),
+    "pool": java("var p = java.util.concurrent.Executors.newFixedThreadPool(2); System.out.println(p.submit(() -> 42).get()); p.shutdown();"),
+    "parallel": java("System.out.println(IntStream.range(0, 1000).parallel().sum());"),
+    "stack trace": java("new Exception(\"x\").printStackTrace(); System.out.println(Arrays.toString(Thread.currentThread().getStackTrace()));"),
+    "stack walker": java("System.out.println(StackWalker.getInstance().walk(s -> s.map(StackWalker.StackFrame::getMethodName).toList()).toString());"),
+    "recursion": java("System.out.println(depth(100000));", "static int depth(int n) { return n == 0 ? 0 : 1 + depth(n - 1); }"),
+    "overflow": java("try { for_ever(0); } catch (StackOverflowError e) { System.out.println(\"overflow\"); }", "static long for_ever(long n) { return for_ever(n + 1) + 1; }"),
+    "memory": java("List<byte[]> b = new ArrayList<>(); for (;;) b.add(new byte[1 << 20]);"),
+    "heap": java("System.out.println(Runtime.getRuntime().maxMemory());"),
+    "cpu": java("for (;;) {}"),
+    "processors": java("System.out.println(Runtime.getRuntime().availableProcessors());"),
+    "collectors": java("System.out.println(java.lang.management.ManagementFactory.getGarbageCollectorMXBeans().stream().map(b -> b.getName()).toList());"),
+    "lambda names": java("Runnable r = () -> {}; System.out.println(r.getClass().getSimpleName().replaceAll(\"0x.*|/.*\", \"\"));"),
+    "anonymous": java("System.out.println(new Object() { public String toString() { return getClass().getName(); } });"),
+    "record": java("System.out.println(new P(1, \"x\"));", "record P(int a, String b) {}"),
+    "enum switch": java("System.out.println(switch (E.B) { case A -> 1; case B -> 2; });", "enum E { A, B }"),
+    "static initializer": java("System.out.println(X);", 'static final int X; static { System.out.println("init"); X = 7; }'),
+    "initializer throws": java("", 'static { if (true) throw new RuntimeException("init"); }'),
+    "files": java('System.out.println(Arrays.stream(new File(".").list()).sorted().toList() + new String(java.nio.file.Files.readAllBytes(java.nio.file.Path.of("data/x.txt"))));'),
+    "write": java('java.nio.file.Files.writeString(java.nio.file.Path.of("o.txt"), "x"); System.out.println(new File("o.txt").length() + java.nio.file.attribute.PosixFilePermissions.toString(java.nio.file.Files.getPosixFilePermissions(java.nio.file.Path.of("o.txt"))));'),
+    "cwd": java('System.out.println(new File("").getAbsolutePath() + System.getProperty("user.dir"));'),
+    "other class": java("System.out.println(Other.twice(21));"),
+    "resource": java('System.out.println(new String(Main.class.getResourceAsStream("data/x.txt").readAllBytes()));'),
+    "missing class": java('Class.forName("Nope");'),
+    "reflection": java('System.out.println(Main.class.getDeclaredMethod("main", String[].class));'),
+    "closed module": java('var f = FileDescriptor.class.getDeclaredField("fd"); f.setAccessible(true);'),
+    "process": java('Process p = new ProcessBuilder("/bin/echo", "sub").inheritIO().start(); System.out.println(p.waitFor());'),
+    "assertions": java("assert false; System.out.println(\"off\");"),
+    "random": java("System.out.println(new Random(5).nextInt());"),
+    "regex": java('System.out.println("a1b22".replaceAll("[0-9]+", "#"));'),
+    "streams": java('System.out.println(Stream.of("b", "a").sorted().collect(Collectors.joining(",")));'),
+    "big": java("System.out.println(java.math.BigInteger.TWO.pow(200));"),
+    "time": java("System.out.println(java.time.LocalDate.of(2024, 2, 29).plusYears(1));"),
+    "format": java('System.out.println(String.format("%,d %s", 1234567, new java.text.DecimalFormat("#.##").format(1.239)));'),
+    "network": java('try { new java.net.Socket("127.0.0.1", 1); } catch (IOException e) { System.out.println(e.getMessage()); }'),
+    "deprecated": java("Thread.currentThread().stop();"),
+    "no main": "public class Main { }",
+    "main in an interface": 'public interface Main { static void main(String[] a) { System.out.println("interface"); } }',
+    "own class of a taken name": java("System.out.println(new Standby());", 'static class Standby { public String toString() { return "mine"; } }'),
+}
+JAVA_FILES = {"Other.java": b"public class Other { static int twice(int x) { return 2 * x; } }",
+              "data/x.txt": b"text"}
+JAVA_LIMITS = {"memory": {"memory_bytes": 192 * MIB}, "cpu": {"cpu_ms": 1500}}
+
+
+@pytest.fixture(scope="module")
+def shared_java(start):
+    return start(languages=("java",), slots=2)
+
+
+@pytest.mark.parametrize("name", list(JAVA))
+def test_java_is_the_same(shared_java, name):
+    task = {"files": JAVA_FILES, "stdin": b"one\ntwo\n", "entry": "Main.java",
+            "compile_limits": {"memory_bytes": 1024 * MIB, "processes": 128},
+            "limits": LIMITS | JAVA_LIMITS.get(name, {})}
+    cold = shared_java.run("java", JAVA[name], cold=True, **task)
+    assert cold.done["standby"] in ("sandbox", "none") and cold.runs, cold.compiled
+    warm = warm_run(shared_java, "java", JAVA[name], **task)
+    plain, other = seen(cold), seen(warm)
+    assert plain[:4] == other[:4], (plain, other)
+    assert [normal(t) for t in plain[4:]] == [normal(t) for t in other[4:]]
+
+
+def test_java_with_arguments_starts_cold(shared_java):
+    code = java("System.out.println(Arrays.toString(args));")
+    warm_run(shared_java, "java", JAVA["hello"], entry="Main.java", limits=LIMITS)
+    result = shared_java.run("java", code, entry="Main.java", limits=LIMITS, args=["a", "b c"])
+    assert result.stdout == b"[a, b c]\n" and result.done["standby"] != "exec"
 
 
 # ---- who has one ----
