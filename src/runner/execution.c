@@ -236,7 +236,8 @@ static bool run_on_standby(struct execution *x)
 
 	const int archives[] = {x->files_fd, x->build ? x->build->archive_fd : -EBADF};
 
-	if (!x->may_stand_by || run->cold)
+	/* Without what the language makes beforehand its command is not whole. */
+	if (!x->may_stand_by || run->cold || (x->language->setup.commands && !wish.setup))
 		return false;
 	bytes_fini(&x->message);
 	if (standby_message(run->args, run->n_args, archives, archives[1] >= 0 ? 2 : 1,

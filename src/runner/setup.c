@@ -41,6 +41,7 @@ enum item_state {
 struct item {
 	struct language *language;
 	enum item_state state;
+	bool asked; /* a task could have used it: it comes before the others */
 	uint8_t identity[DIGEST_SIZE];
 	char name[NAME_MAX_LEN + 1];
 	char path[sizeof(SETUP_TARGET) + 1 + NAME_MAX_LEN];
@@ -353,9 +354,11 @@ static void make_next(struct setup *s)
 
 	if (s->making || s->freed)
 		return;
-	for (size_t k = 0; !s->making && k < s->n_items; k++) {
-		if (s->items[k].state == ITEM_WANTED)
-			s->making = &s->items[k];
+	for (size_t k = 0; k < s->n_items; k++) {
+		struct item *i = &s->items[k];
+
+		if (i->state == ITEM_WANTED && (!s->making || (i->asked && !s->making->asked)))
+			s->making = i;
 	}
 	if (!s->making)
 		return;
@@ -432,6 +435,7 @@ const char *setup_path(struct setup *s, const struct language *l,
 		item_look(i, identity);
 		make_next(s);
 	}
+	i->asked = true;
 	return i->state == ITEM_READY ? i->path : NULL;
 }
 

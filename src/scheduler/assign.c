@@ -74,6 +74,7 @@ static int build(struct assignment *a, const struct task_spec *s)
 		a->runs[i].args = run->args;
 		a->runs[i].n_args = run->n_args;
 		put_content(a, &run->stdin_data, &a->runs[i].stdin, &a->runs[i].stdin_size);
+		a->runs[i].cold = run->cold;
 		codec_put_limits(&run->limits, &a->run_limits[i]);
 		a->runs[i].limits = &a->run_limits[i];
 		a->run_ptrs[i] = &a->runs[i];

@@ -3,10 +3,15 @@
 
 import base64
 import json
+import os
+import shutil
+import tempfile
+import time
 import uuid
 
 import pytest
 
+import harness
 from harness import COMPILED, b64, problem
 from programs import ALL, HELLO, LANGUAGES
 
@@ -271,3 +276,23 @@ def test_nul_in_contents_is_a_character_like_any_other(server):
     code = "import sys\nprint(repr(sys.stdin.read()), repr(open('d').read()), end='\\0')"
     task = server.run("python", code, stdin="a\0b", files=[{"name": "d", "content": "c\0"}])
     assert task["stdout"] == "'a\\x00b' 'c\\x00'\0", task
+
+
+def test_interpreter_that_stands_by_and_one_that_may_not(make_server, scratch):
+    languages = tempfile.mkdtemp(dir=scratch)
+    os.chmod(languages, 0o755)
+    shutil.copy(os.path.join(harness.ROOT, "languages", "javascript.yaml"), languages)
+    server = make_server(start=False, args=("--languages", languages))
+    server.env["KILN_SETUP_DIR"] = os.path.join(server.directory, "setup")
+    server.start()
+    seen = set()
+
+    def standby(**more):
+        task = server.run("javascript", 'console.log("hello")', **more)
+        assert (task["outcome"], task["stdout"]) == ("ok", "hello\n"), task
+        return task["isolation"]["standby"]
+    harness.wait_until(lambda: standby() == "exec", what="a task that had a standby")
+    for _ in range(5):
+        seen.add(standby(standby=False))
+        time.sleep(0.2)
+    assert "exec" not in seen

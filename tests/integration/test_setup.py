@@ -101,6 +101,19 @@ def test_setup_that_takes_its_time_keeps_nobody_waiting(start, folder, odd):
     assert kept(folder)[0].startswith(".odd-")
 
 
+def test_setup_that_a_task_could_use_comes_first(start, folder, odd):
+    path = odd("[[/bin/sleep, '1'], [/bin/cp, given, made]]")
+    for name in ("a", "b", "z"):
+        with open(os.path.join(path, "odd.yaml"), encoding="utf-8") as f:
+            text = f.read().replace("name: odd", f"name: {name}")
+        with open(os.path.join(path, f"{name}.yaml"), "w", encoding="utf-8") as f:
+            f.write(text)
+    one = start(path)
+    assert one.run("z", "program ", entry="main.odd").stdout == b"program "
+    until(one, f'{MADE}","language":"z"')
+    assert '"language":"odd"' not in one.log_text()
+
+
 def test_setup_that_fails_is_told_and_done_without(start, folder, odd):
     for commands, produces in (("[[/bin/false]]", "[made]"), ("[[/bin/true]]", "[made]"),
                                ("[[/bin/ln, -s, /etc/passwd, made]]", "[made]"),

@@ -57,6 +57,7 @@ static struct task *sample_task(void)
 	s->runs[0].args[0] = copy("-v");
 	s->runs[0].args[1] = copy("");
 	assert_int_equal(bytes_set(&s->runs[1].stdin_data, "in\0put", 6), 0);
+	s->runs[1].cold = true;
 	t->state = TASK_DONE;
 	t->attempt = 2;
 	t->started_us = 1750000000200000;
@@ -126,6 +127,8 @@ static void codec_spec_comes_back_whole(void **state)
 	assert_memory_equal(&back->runs[0].limits, &t->spec.runs[0].limits,
 			    sizeof back->runs[0].limits);
 	assert_bytes_equal(&back->runs[1].stdin_data, &t->spec.runs[1].stdin_data);
+	assert_false(back->runs[0].cold);
+	assert_true(back->runs[1].cold);
 	task_spec_free(back);
 	buf_fini(&b);
 	task_free(t);
