@@ -20,6 +20,7 @@ PROGRAMS = [
     ("c", "C hello, compiled before", "main.c",
      '#include <stdio.h>\n\nint main(void)\n{\n\tputs("hello");\n\treturn 0;\n}\n'),
     ("python", "Python hello", "main.py", 'print("hello")\n'),
+    ("javascript", "JavaScript hello", "main.js", 'console.log("hello")\n'),
     ("java", "Java hello, compiled before", "Main.java",
      'public class Main {\n    public static void main(String[] args) {\n'
      '        System.out.println("hello");\n    }\n}\n'),
@@ -30,7 +31,7 @@ UNSEEN = [
     ("c", "C hello", "main.c", PROGRAMS[0][3]),
     ("cpp", "C++ hello with bits/stdc++.h", "main.cpp",
      '#include <bits/stdc++.h>\n\nint main()\n{\n\tstd::cout << "hello\\n";\n}\n'),
-    ("java", "Java hello", "Main.java", PROGRAMS[2][3]),
+    ("java", "Java hello", "Main.java", PROGRAMS[3][3]),
 ]
 
 

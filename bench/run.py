@@ -23,7 +23,7 @@ import distributed
 from measure import PROGRAMS, UNSEEN, Bench, line, ports, save, say, show_figures
 from servers import CLEAN_ENV, ROOT, Server
 
-SETUP = ("cpp", "java")  # languages that make something beforehand
+SETUP = ("cpp", "java", "javascript")  # languages that make something beforehand
 
 
 def submit_only(bench):
