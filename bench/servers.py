@@ -154,7 +154,7 @@ class Server(Kiln):
         self.ports = [free_port()]
         argv = [self.program("kiln"), "serve", "--listen", f"127.0.0.1:{self.ports[0]}",
                 "--data-dir", self.path("data"), "--slots", str(self.slots),
-                "--setup-dir", self.setup]
+                "--setup-dir", self.setup, "--standby-bytes=256MiB"]
         if self.config:
             with open(self.path("kiln.yaml"), "w", encoding="utf-8") as f:
                 f.write(self.config)

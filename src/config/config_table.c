@@ -146,7 +146,7 @@ const struct config_key config_keys[] = {
 	 .offset = AT(compile_cache_shared),
 	 .preset = "false",
 	 .help = "tenants share what was compiled: a hit then tells that somebody sent the same"},
-	NUMBER(CONFIG_BYTES, "standby_bytes", standby_bytes, 0, 1024 * GIB, "256MiB",
+	NUMBER(CONFIG_BYTES, "standby_bytes", standby_bytes, 0, 1024 * GIB, "0",
 	       "memory of each runner for interpreters that are started beforehand; 0: none"),
 	NUMBER(CONFIG_INT, "connection_max", connection_max, 1, 100000, "1000",
 	       "open connections of clients"),

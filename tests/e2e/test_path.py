@@ -282,7 +282,7 @@ def test_interpreter_that_stands_by_and_one_that_may_not(make_server, scratch):
     languages = tempfile.mkdtemp(dir=scratch)
     os.chmod(languages, 0o755)
     shutil.copy(os.path.join(harness.ROOT, "languages", "javascript.yaml"), languages)
-    server = make_server(start=False, args=("--languages", languages))
+    server = make_server(start=False, args=("--languages", languages, "--standby-bytes=256MiB"))
     server.env["KILN_SETUP_DIR"] = os.path.join(server.directory, "setup")
     server.start()
     seen = set()

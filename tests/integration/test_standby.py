@@ -33,7 +33,8 @@ def start(place):
     def make(*args, languages=("javascript",), **more):
         folder = r.copy_languages(*languages)
         user = ("--user", "64777:64777") if ROOT else ()
-        one = r.Runner("--setup-dir", os.path.join(place, "setup"), *user, *args, languages=folder,
+        one = r.Runner("--setup-dir", os.path.join(place, "setup"), "--standby-bytes", "268435456",
+                       *user, *args, languages=folder,
                        **more)
         started.append((one, folder))
         wait_for(lambda: all(any(name.startswith(language + "-") for name in
