@@ -110,6 +110,8 @@ def rung():
 
 
 def within(value, low, high, what):
+    if OPTIONS.untimed and "time" in what:
+        high = float("inf")
     assert low <= value <= high, f"{what} is {value}, not in [{low}, {high}]"
 
 
@@ -459,7 +461,7 @@ def time_limits_are_exact():
             print(f"# {limit} limit of {name}: {over[2]:.1f} ms over, {over[-1]:.1f} at most")
             worst.append((over[2], limit, name))
             assert over[0] >= 0, reports
-    assert max(worst)[0] <= EXACT_MS, sorted(worst)
+    assert OPTIONS.untimed or max(worst)[0] <= EXACT_MS, sorted(worst)
 
 
 # Files out.
@@ -767,6 +769,7 @@ def main():
     p.add_argument("--payload", required=True)
     p.add_argument("--as", dest="user", choices=("root", "nobody"), default="root")
     p.add_argument("--limits", default="auto")
+    p.add_argument("--untimed", action="store_true", help="no upper bounds of times: an emulated machine")
     p.add_argument("names", nargs="*")
     OPTIONS = p.parse_args()
     # PR_SET_CHILD_SUBREAPER: what a spawner leaves behind becomes a child of ours.
