@@ -64,6 +64,10 @@ util-linux           cmd:setpriv
 faketime             file:/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1
 '
 
+vm='
+qemu-system-x86      cmd:qemu-system-x86_64
+'
+
 # The servers of tools/stack.sh, which starts them itself.
 stack_postgres='
 postgresql           glob:/usr/lib/postgresql/*/bin/postgres
@@ -102,13 +106,14 @@ for group in "$@"; do
     languages) table+=$languages ;;
     more-languages) table+=$more_languages ;;
     test) table+=$test ;;
+    vm) table+=$vm ;;
     stack) table+=$stack_postgres$stack_rabbitmq$stack_redis$stack_prometheus ;;
     stack-postgres) table+=$stack_postgres ;;
     stack-rabbitmq) table+=$stack_rabbitmq ;;
     stack-redis) table+=$stack_redis ;;
     stack-prometheus) table+=$stack_prometheus ;;
     *)
-        echo "install-deps: no group \"$group\": build, languages, more-languages, test, stack" >&2
+        echo "install-deps: no group \"$group\": build, languages, more-languages, test, vm, stack" >&2
         exit 2
         ;;
     esac

@@ -603,7 +603,8 @@ def network_namespace_with_a_trace_is_not_used_again():
     assert clean[1] == clean[3] == clean[5], clean
     argv[2] += "; ./payload use_loopback"
     used = run_any(*argv, repeat="3").out.split("\n")
-    assert len({used[0], used[3], used[6]}) == 3, used
+    # Linux before 6.18 gives the number of one that is gone to the one after the next.
+    assert used[0] != used[3] != used[6], used
     assert used[1] == used[4] == used[7] == clean[1], used
 
 

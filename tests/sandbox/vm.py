@@ -3,7 +3,9 @@
 """The sandbox's tests on cgroup version 2 with all its controllers, in a small virtual machine: where a host
 has them on version 1, they cannot be had otherwise.
 
-    vm.py --sandbox PATH --payload PATH --kernel VMLINUZ [--accel tcg|kvm] [NAME...]
+    vm.py --sandbox PATH --payload PATH --kernel FOLDER [--accel tcg|kvm] [NAME...]
+
+FOLDER is where a kernel is kept, and fetched to by apt-get where there is none yet: it is not installed.
 
 A Debian kernel and an initial file system made of this host's own programs; nothing is written to a disk.
 Verdicts are tested there, times are not: an emulated machine is slow. Output is TAP, that of
@@ -12,6 +14,7 @@ user to whom a group was handed down.
 """
 
 import argparse
+import glob
 import gzip
 import os
 import re
@@ -131,6 +134,7 @@ def make_initrd(path, options):
         archive.file(options.sandbox, "kiln-sandbox")
         archive.file(options.payload, "payload")
         archive.file(os.path.join(HERE, "test_sandbox.py"), "test_sandbox.py")
+        archive.put("etc/hostname", stat.S_IFREG | 0o644, b"vm\n")
         archive.put("etc/passwd", stat.S_IFREG | 0o644, b"root:x:0:0::/root:/bin/sh\n")
         for program in PROGRAMS:
             archive.program(program)
@@ -145,6 +149,26 @@ def make_initrd(path, options):
         archive.close()
 
 
+def find_kernel(folder):
+    """Debian's for virtual machines, unpacked; None where it cannot be had."""
+    def found():
+        return sorted(glob.glob(os.path.join(folder, "boot", "vmlinuz-*")))
+
+    if found():
+        return found()[-1]
+    os.makedirs(folder, exist_ok=True)
+    told = subprocess.run(["apt-cache", "depends", "linux-image-cloud-amd64"], capture_output=True, text=True,
+                          check=False).stdout
+    name = re.search(r"Depends: (linux-image-\S+)", told)
+    with tempfile.TemporaryDirectory() as at:
+        if not name or subprocess.run(["apt-get", "download", "-q", name.group(1)], cwd=at, check=False,
+                                      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode != 0:
+            return None
+        for package in glob.glob(os.path.join(at, "*.deb")):
+            subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
+    return found()[-1] if found() else None
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("--sandbox", required=True)
@@ -154,14 +178,15 @@ def main():
     p.add_argument("names", nargs="*")
     options = p.parse_args()
     qemu = shutil.which("qemu-system-x86_64")
-    if not qemu or not os.path.exists(options.kernel):
+    kernel = find_kernel(options.kernel)
+    if not qemu or not kernel:
         print(f"1..0 # SKIP needs {'a kernel' if qemu else 'qemu-system-x86_64'}")
         return 0
     with tempfile.TemporaryDirectory() as folder:
         initrd = os.path.join(folder, "initrd")
         make_initrd(initrd, options)
         argv = [qemu, "-accel", options.accel, "-cpu", "max", "-smp", "2", "-m", "1500", "-nographic", "-no-reboot",
-                "-nodefaults", "-serial", "stdio", "-kernel", options.kernel, "-initrd", initrd,
+                "-nodefaults", "-serial", "stdio", "-kernel", kernel, "-initrd", initrd,
                 "-append", "console=ttyS0 quiet panic=-1 loglevel=3 mitigations=off random.trust_cpu=on"]
         return show(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                      stderr=subprocess.STDOUT))
