@@ -28,7 +28,8 @@ static void note(struct heard *h, const Kiln__LanguageStatus *s, int64_t now_us)
 		if (!s->installed)
 			return;
 		h->told_us[i] = now_us;
-		if (!l->installed || (*s->version && !str_eq(l->version, s->version)))
+		if (!l->installed ||
+		    (*s->version && (!l->version || !str_eq(l->version, s->version))))
 			(void)language_set_status(l, true, *s->version ? s->version : NULL);
 		return;
 	}

@@ -111,7 +111,8 @@ static void explain_size(const struct plan_pool *pool, const struct sizing_verdi
 
 	metric_set(METRIC_POOL_WANT, v->want, pool->def.name);
 	metric_set(METRIC_POOL_UNSATISFIED, v->unsatisfied, pool->def.name);
-	if (v->want == before->want && v->reason == before->reason && v->brake == before->brake)
+	/* Reasons alone change often, and are in kiln pods. */
+	if (v->want == before->want && v->brake == before->brake)
 		return;
 	sizing_explain(v, &pool->count, text);
 	log_info("pods", "size of a pool", LOG_STR("pool", pool->def.name), LOG_STR("why", text));

@@ -17,8 +17,8 @@
  * tags, deliveries, publishes in flight.
  *
  * Nothing on the thread may wait for the broker without bound. Requests that have an answer
- * (declare, consume, cancel) are made one at a time with a time-out; all else is written only while
- * the socket has room, and read by a pump that takes what is there.
+ * (declare, consume, cancel) are made one at a time with a time-out; all else is written only where
+ * the socket has room, and read by a pump that takes what there is.
  */
 
 #include "queue/message.h"
@@ -102,23 +102,21 @@ struct rabbit_lane {
 	bool declared;
 	int64_t broken_until_us; /* monotonic: its last declaration failed */
 	int hung_ms; /* it does not answer: the pause before it is tried again; 0: it does */
-	int64_t hung_until_us;	  /* monotonic */
-	int64_t stalled_until_us; /* monotonic: a publish was not confirmed, while others were */
-	size_t wanted;		  /* prefetch */
-	bool followed;		  /* counted each second, also where nothing is wanted */
-	size_t consuming;	  /* prefetch of the consumer; 0: there is none */
-	amqp_channel_t channel;	  /* of its consumer; 0: none yet */
-	bool open;		  /* the channel is, in this session */
-	char tag[16];		  /* of that consumer */
-	bool consume_again;
+	/* Monotonic; stalled: a publish was not confirmed, while others were. */
+	int64_t hung_until_us, stalled_until_us;
+	size_t wanted;		      /* prefetch */
+	size_t consuming;	      /* prefetch of the consumer; 0: there is none */
+	amqp_channel_t channel;	      /* of its consumer; 0: none yet */
+	bool open;		      /* the channel is, in this session */
+	char tag[16];		      /* of that consumer */
+	bool consume_again, followed; /* followed: counted each second, whatever is wanted */
 	struct rabbit_content content;
 	int64_t counted_us;		/* monotonic: when its count was asked for last */
 	uint64_t sample_in, sample_out; /* seen_in and seen_out when it was asked */
 
 	/* Under the lock: the newest count of the broker, and what had been seen by then. */
 	bool fresh;
-	uint32_t count;
-	uint64_t count_in, count_out;
+	uint64_t count, count_in, count_out;
 };
 
 enum rabbit_kind {
@@ -128,8 +126,8 @@ enum rabbit_kind {
 	RABBIT_HAND_BACK, /* to the thread, and back with code: 0, or -ENOTCONN where it was lost */
 	RABBIT_REJECT,	  /* the thread's own: back into the queue as it is */
 	RABBIT_DISCARD,	  /* the thread's own: to the dead letters */
-	RABBIT_CONSUME,	  /* to the thread, which frees it */
-	RABBIT_FOLLOW,	  /* to the thread, which frees it; prefetch 0: not any more */
+	RABBIT_CONSUME,	  /* to the thread, which frees it; as is */
+	RABBIT_FOLLOW,	  /* prefetch 0: not any more */
 	RABBIT_CLOSE,	  /* to the thread */
 };
 

@@ -218,7 +218,7 @@ static void take_counts(struct rabbit *q)
 	(void)pthread_mutex_lock(&q->lock);
 	if (q->dead && q->dead->fresh) {
 		q->dead->fresh = false;
-		q->dead->ready_base = q->dead->count;
+		q->dead->ready_base = (int64_t)q->dead->count;
 	}
 	MAP_FOREACH (lane, cursor, &q->lanes) {
 		if (!lane->fresh)

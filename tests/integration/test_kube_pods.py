@@ -3,6 +3,7 @@
 the test in the place of scheduler and runners."""
 
 import itertools
+import signal
 import threading
 import time
 
@@ -490,6 +491,26 @@ def test_leader_that_dies_is_followed_after_its_lease(kube, start):
     kube.end(names(kube.pods())[0])
     kube.wait(lambda: len(running(kube)) == 2, 40)
     assert 10 < time.monotonic() - killed < 30
+
+
+def test_leader_that_stood_still_does_no_harm(kube, start):
+    """It wakes up in the belief that it leads, with a write under way."""
+    kube.template("python", min=2, max=10)
+    first = start(kube)
+    settled(kube, 2)
+    second = start(kube)
+    kube.wait(lambda: len(second.seen("connected")) == 2)
+    kube.fault("delete", "pods", times=1, hang=0.5)
+    kube.end(names(kube.pods())[0])
+    kube.wait(lambda: kube.seen("delete", "pods"))
+    first.process.send_signal(signal.SIGSTOP)
+    kube.end(names(running(kube))[0])
+    kube.wait(lambda: len(running(kube)) == 2, 40, "the second replaces them")
+    first.process.send_signal(signal.SIGCONT)
+    pods = settled(kube, 2)
+    time.sleep(3)
+    assert names(kube.pods()) == pods
+    assert leaders([first, second]) == [second]
 
 
 def test_leader_that_cannot_renew_stops_to_write(kube, start):

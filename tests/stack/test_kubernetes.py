@@ -65,6 +65,19 @@ def test_two_schedulers_share_the_pods(kiln, pods):
                                           f"http://127.0.0.1:{other.port}").stdout
 
 
+def test_version_is_known_with_the_first_runner(kiln, pods):
+    pods.kube.template("python", min=0, max=2, slots=2)
+    client = start(kiln, pods, schedulers=1)
+
+    def python():
+        told = client.get("/languages").json["languages"]
+        return next(one for one in told if one["name"] == "python")
+    cluster.wait_until(lambda: python()["installed"], what="the language is offered")
+    assert python()["version"] is None
+    assert client.run("python", "print(1)")["stdout"] == "1\n"
+    cluster.wait_until(lambda: (python()["version"] or "").startswith("3."), what="its version")
+
+
 def test_leader_that_is_killed_loses_no_task(kiln, pods):
     pods.kube.template("python", min=2, max=4, slots=2)
     client = start(kiln, pods)
