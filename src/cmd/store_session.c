@@ -33,8 +33,10 @@ int store_session_open(struct store_session *s, const struct config *c, struct e
 	if (uv_loop_init(&s->loop))
 		return err_errno(e, -ENOMEM, "could not start the event loop");
 	r = store_open(&s->loop, &cfg, &s->store, e);
-	if (r < 0)
+	if (r < 0) {
+		(void)uv_run(&s->loop, UV_RUN_DEFAULT); /* closes what it had begun with */
 		(void)uv_loop_close(&s->loop);
+	}
 	return r;
 }
 
