@@ -14,6 +14,7 @@ user to whom a group was handed down.
 """
 
 import argparse
+import ctypes
 import glob
 import gzip
 import os
@@ -188,8 +189,10 @@ def main():
         argv = [qemu, "-accel", options.accel, "-cpu", "max", "-smp", "2", "-m", "1500", "-nographic", "-no-reboot",
                 "-nodefaults", "-serial", "stdio", "-kernel", kernel, "-initrd", initrd,
                 "-append", "console=ttyS0 quiet panic=-1 loglevel=3 mitigations=off random.trust_cpu=on"]
+        # It ends with us, however that is: PR_SET_PDEATHSIG.
+        die = lambda: ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
         return show(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                     stderr=subprocess.STDOUT))
+                                     stderr=subprocess.STDOUT, preexec_fn=die))
 
 
 def show(vm):
