@@ -13,74 +13,23 @@
 
 #include "pods/remote.h"
 
-#include "pods/pods-private.h"
+#include "pods/remote-private.h"
 
 #include "base/cleanup.h"
 #include "base/fs.h"
-#include "base/list.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "base/url.h"
-#include "loop/backoff.h"
-#include "wire/tcp.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <netdb.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 enum {
-	RETRY_MIN_MS = 50,
-	RETRY_MAX_MS = 2000,
-	RETRY_SOON_MS = 250, /* of what is known to be about to listen */
-	STEADY_MS = 10000,
-	CONNECT_MS = 5000,
 	LOOK_MS = 1000, /* for a change of the file */
 	EXPLAINED_MAX = 3,
-	SECRET_MAX = 4096,
-};
-
-enum place_state { PLACE_WAITING, PLACE_RESOLVING, PLACE_CONNECTING, PLACE_CONNECTED };
-
-struct place {
-	struct list link;
-	struct remote *remote;
-	struct remote_address address;
-	struct tls_psk psk;
-	enum place_state state;
-	uv_getaddrinfo_t resolving;
-	struct addrinfo *found, *next; /* what the name has come to; the one to be tried next */
-	int fd;			       /* CONNECTING */
-	uv_poll_t *poll;	       /* of fd; frees itself when it is closed */
-	uv_timer_t timer;	       /* what the state waits for at most */
-	struct backoff backoff;
-	struct err tried; /* why the last address that was tried is none */
-	struct err error; /* why it is not connected; "" at first */
-	bool removed;	  /* not in the list any more: goes once nothing is under way */
-};
-
-struct remote {
-	struct pods pods;
-	uv_loop_t *loop;
-	const struct pods_ops *ops;
-	void *ctx;
-	uint8_t secret[SECRET_MAX];
-	size_t secret_len;
-	struct list places;
-	char *path;   /* of the file with the list; NULL: it was given */
-	bool by_hand; /* the list is what remote_put and remote_drop make of it */
-	uv_fs_poll_t look;
-	uv_work_t work;	  /* reads the file */
-	struct buf file;  /* what it read */
-	struct err error; /* why it could not */
-	bool reading, again;
-	bool closing;
-	size_t open_handles; /* and places, and what is under way */
-	void (*closed)(void *ctx);
-	void *closed_ctx;
 };
 
 static struct remote *remote_of(struct pods *pods)
@@ -88,7 +37,7 @@ static struct remote *remote_of(struct pods *pods)
 	return container_of(pods, struct remote, pods);
 }
 
-static void let_go(struct remote *r)
+void remote_let_go(struct remote *r)
 {
 	void (*closed)(void *) = r->closed;
 	void *ctx = r->closed_ctx;
@@ -101,211 +50,6 @@ static void let_go(struct remote *r)
 	free(r);
 	if (closed)
 		closed(ctx);
-}
-
-/* ---- one try ---- */
-
-static void connect_next(struct place *p);
-
-static void on_poll_closed(uv_handle_t *handle)
-{
-	free(handle);
-}
-
-static void stop_poll(struct place *p)
-{
-	uv_poll_t *poll = TAKE_PTR(p->poll);
-
-	if (poll)
-		uv_close((uv_handle_t *)poll, on_poll_closed);
-}
-
-static void end_try(struct place *p)
-{
-	stop_poll(p);
-	cleanup_close(&p->fd);
-	p->fd = -EBADF;
-	if (p->found)
-		uv_freeaddrinfo(p->found);
-	p->found = p->next = NULL;
-}
-
-static void on_place_closed(uv_handle_t *handle)
-{
-	struct place *p = handle->data;
-	struct remote *r = p->remote;
-
-	explicit_bzero(&p->psk, sizeof p->psk);
-	free(p);
-	let_go(r);
-}
-
-static void free_place(struct place *p)
-{
-	end_try(p);
-	list_unlink(&p->link);
-	uv_close((uv_handle_t *)&p->timer, on_place_closed);
-}
-
-static void try_now(struct place *p);
-static void remote_reload(struct pods *pods);
-
-static void on_retry(uv_timer_t *timer)
-{
-	try_now(timer->data);
-}
-
-/* What is new is logged, not every try. */
-static void try_later(struct place *p, const struct err *e)
-{
-	end_try(p);
-	p->state = PLACE_WAITING;
-	if (p->removed || p->remote->closing) {
-		struct remote *r = p->remote;
-
-		free_place(p);
-		remote_reload(&r->pods); /* its name may have waited for it to go */
-		return;
-	}
-	if (!str_eq(p->error.msg, e->msg))
-		LOG_AT(p->remote->by_hand ? LOG_DEBUG : LOG_WARN, "pods", "could not use a runner",
-		       LOG_STR("pod", p->address.name), LOG_STR("host", p->address.host),
-		       LOG_STR("port", p->address.port), LOG_STR("reason", e->msg));
-	p->error = *e;
-	(void)uv_timer_start(&p->timer, on_retry, backoff_next_ms(&p->backoff), 0);
-}
-
-static void on_steady(uv_timer_t *timer)
-{
-	struct place *p = timer->data;
-
-	backoff_reset(&p->backoff);
-	p->error.msg[0] = '\0';
-}
-
-static void hand_out(struct place *p)
-{
-	int fd = TAKE_FD(p->fd);
-
-	stop_poll(p);
-	end_try(p);
-	tcp_set_up(fd);
-	p->state = PLACE_CONNECTED;
-	(void)uv_timer_start(&p->timer, on_steady, STEADY_MS, 0);
-	p->remote->ops->connected(p->remote->ctx, p->address.name, fd, &p->psk);
-}
-
-static void on_writable(uv_poll_t *poll, int status, int events)
-{
-	struct place *p = poll->data;
-	int error = 0;
-	socklen_t len = sizeof error;
-
-	(void)events;
-	if (getsockopt(p->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
-		error = errno;
-	/* libuv says EBADF for any error of the socket, which says itself what it is. */
-	if (!error && status < 0)
-		error = -status;
-	if (!error) {
-		hand_out(p);
-		return;
-	}
-	(void)err_errno(&p->tried, -error, "could not connect");
-	connect_next(p);
-}
-
-static void on_connect_timeout(uv_timer_t *timer)
-{
-	struct place *p = timer->data;
-
-	(void)err_set(&p->tried, -ETIMEDOUT, "could not connect: no answer in %d s",
-		      CONNECT_MS / 1000);
-	connect_next(p);
-}
-
-static int watch(struct place *p)
-{
-	uv_poll_t *poll = calloc(1, sizeof *poll);
-	int r = poll ? uv_poll_init(p->remote->loop, poll, p->fd) : -ENOMEM;
-
-	if (r < 0) {
-		free(poll);
-		return r;
-	}
-	poll->data = p;
-	p->poll = poll;
-	(void)uv_poll_start(poll, UV_WRITABLE, on_writable);
-	(void)uv_timer_start(&p->timer, on_connect_timeout, CONNECT_MS, 0);
-	return 0;
-}
-
-static int connect_to(struct place *p, const struct addrinfo *a)
-{
-	p->fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (p->fd < 0)
-		return -errno;
-	if (connect(p->fd, a->ai_addr, a->ai_addrlen) < 0 && errno != EINPROGRESS)
-		return -errno;
-	return watch(p);
-}
-
-/* The last error of those that were tried is the one that is told. */
-static void connect_next(struct place *p)
-{
-	stop_poll(p);
-	cleanup_close(&p->fd);
-	p->fd = -EBADF;
-	while (p->next) {
-		const struct addrinfo *a = p->next;
-		int r;
-
-		p->next = a->ai_next;
-		r = connect_to(p, a);
-		if (r == 0)
-			return;
-		(void)err_errno(&p->tried, r, "could not connect");
-		cleanup_close(&p->fd);
-		p->fd = -EBADF;
-	}
-	try_later(p, &p->tried);
-}
-
-static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *found)
-{
-	struct place *p = req->data;
-	struct err e = {""};
-
-	let_go(p->remote); /* never the last: the place is held */
-	p->state = PLACE_CONNECTING;
-	p->found = p->next = found;
-	if (status < 0 || p->removed || p->remote->closing) {
-		p->next = NULL;
-		(void)err_set(&e, status, "could not find the address of \"%s\": %s",
-			      p->address.host, status < 0 ? uv_strerror(status) : "not wanted");
-		try_later(p, &e);
-		return;
-	}
-	connect_next(p);
-}
-
-static void try_now(struct place *p)
-{
-	static const struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
-					      .ai_flags = AI_NUMERICSERV};
-	struct err e = {""};
-	int r;
-
-	p->state = PLACE_RESOLVING;
-	p->resolving.data = p;
-	r = uv_getaddrinfo(p->remote->loop, &p->resolving, on_resolved, p->address.host,
-			   p->address.port, &hints);
-	if (r < 0) {
-		(void)err_errno(&e, r, "could not look up \"%s\"", p->address.host);
-		try_later(p, &e);
-		return;
-	}
-	p->remote->open_handles++;
 }
 
 /* ---- the list ---- */
@@ -336,12 +80,11 @@ static int add_place(struct remote *r, const struct remote_address *a, const cha
 	p->remote = r;
 	p->address = *a;
 	p->fd = -EBADF;
-	backoff_init(&p->backoff, RETRY_MIN_MS, r->by_hand ? RETRY_SOON_MS : RETRY_MAX_MS);
 	(void)uv_timer_init(r->loop, &p->timer);
 	p->timer.data = p;
 	r->open_handles++;
 	list_push_back(&r->places, &p->link);
-	(void)uv_timer_start(&p->timer, on_retry, 0, 0);
+	place_start(p);
 	return 0;
 }
 
@@ -350,7 +93,7 @@ static void remove_place(struct place *p)
 {
 	p->removed = true;
 	if (p->state == PLACE_WAITING || p->state == PLACE_CONNECTING)
-		free_place(p);
+		place_free(p);
 	else if (p->state == PLACE_CONNECTED && !p->remote->closing)
 		p->remote->ops->retired(p->remote->ctx, p->address.name);
 }
@@ -408,7 +151,7 @@ static void on_file_read(uv_work_t *work, int status)
 			  LOG_STR("file", r->path), LOG_STR("reason", e.msg));
 	if (r->again && !r->closing)
 		pods_reload(&r->pods);
-	let_go(r);
+	remote_let_go(r);
 }
 
 static void read_file(uv_work_t *work)
@@ -421,7 +164,7 @@ static void read_file(uv_work_t *work)
 	(void)fs_read_file(AT_FDCWD, r->path, &r->file, &r->error);
 }
 
-static void remote_reload(struct pods *pods)
+void remote_reload(struct pods *pods)
 {
 	struct remote *r = remote_of(pods);
 
@@ -468,7 +211,7 @@ static int open_list(struct remote *r, const char *rest, struct err *e)
 
 static void on_look_closed(uv_handle_t *handle)
 {
-	let_go(handle->data);
+	remote_let_go(handle->data);
 }
 
 static void remote_close(struct pods *pods, int64_t grace_ms, void (*closed)(void *ctx), void *ctx)
@@ -484,7 +227,7 @@ static void remote_close(struct pods *pods, int64_t grace_ms, void (*closed)(voi
 		if (p->state == PLACE_RESOLVING)
 			(void)uv_cancel((uv_req_t *)&p->resolving);
 		else
-			free_place(p); /* a connection that was handed out is not ours */
+			place_free(p); /* a connection that was handed out is not ours */
 	}
 	uv_close((uv_handle_t *)&r->look, on_look_closed);
 }
@@ -498,7 +241,7 @@ static int make(uv_loop_t *loop, const struct pods_config *cfg, const struct pod
 		return err_set(e, -EINVAL,
 			       "runners on other machines need the secret of the cluster: name its "
 			       "file with --cluster-secret-file");
-	if (cfg->secret_len > SECRET_MAX)
+	if (cfg->secret_len > REMOTE_SECRET_MAX)
 		return err_set(e, -EINVAL, "the secret of the cluster is too long");
 	r = calloc(1, sizeof *r);
 	if (!r)
@@ -573,7 +316,7 @@ static void remote_connection_lost(struct pods *pods, const char *pod, const cha
 	(void)err_set(&e, -ENOTCONN, "%s", reason);
 	LIST_FOREACH_SAFE (p, tmp, &r->places, link)
 		if (p->state == PLACE_CONNECTED && str_eq(p->address.name, pod)) {
-			try_later(p, &e);
+			place_try_later(p, &e);
 			return;
 		}
 }
