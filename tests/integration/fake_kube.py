@@ -10,6 +10,7 @@ Locks: everything is under one condition, which every change notifies."""
 
 import json
 import re
+import secrets
 import socket
 import threading
 import time
@@ -39,6 +40,19 @@ class Fault:
         self.verb, self.resource, self.times, self.what = verb, resource, times, what
 
 
+def reserve_network(port):
+    """(N, socket): addresses 127.N.x.y with this port are nobody else's while the socket is open, also
+    where the same tests run beside these."""
+    while True:
+        n = 16 + secrets.randbelow(230)
+        s = socket.socket()
+        try:
+            s.bind((f"127.{n}.255.254", port))
+            return n, s
+        except OSError:
+            s.close()
+
+
 class Kube:
     def __init__(self, namespace="kiln-test", token=None, port=0, start_s=0.05, pod_port=29464):
         self.namespace, self.token, self.start_s, self.pod_port = namespace, token, start_s, pod_port
@@ -57,6 +71,7 @@ class Kube:
         self.listeners = {}         # of running pods, by uid
         self.connections = {}       # accepted there, by uid
         self.next_ip = 0
+        self.network, self.reserved = reserve_network(pod_port)
         self.stopping = False
         self.on_run = None          # called with a pod that starts, in place of a listener
         self.on_end = None
@@ -80,6 +95,7 @@ class Kube:
         self.cut_all()
         for uid in list(self.listeners):
             self.stop_listener(uid)
+        self.reserved.close()
 
     def go_away(self):
         """As when the API server is stopped: nobody listens, and all connections end."""
@@ -238,7 +254,7 @@ class Kube:
             self.end(name, "Failed", 1, "Error")
         else:
             self.next_ip += 1
-            ip = f"127.9.{self.next_ip // 250}.{self.next_ip % 250 + 1}"
+            ip = f"127.{self.network}.{self.next_ip // 250}.{self.next_ip % 250 + 1}"
             if self.on_run:
                 self.on_run(name, pod, ip)
             else:
