@@ -168,6 +168,7 @@ struct world {
 };
 
 struct told {
+	bool limited; /* STARTED comes again when LIMIT is in force */
 	bool released, exited, refused, died;
 	struct sandbox_event_exited x;
 	char content[16]; /* of what was collected */
@@ -269,8 +270,9 @@ static void on_event(struct world *w, const struct scenario *s, const int fds[4]
 		break;
 	case SANDBOX_EVENT_STARTED:
 		limits.wall_usec = s->wall_usec;
-		if (s->wall_usec)
+		if (s->wall_usec && !t->limited)
 			must(sandbox_client_limit(w->client, 0, w->cookie, &limits, &e), &e);
+		t->limited = true;
 		break;
 	case SANDBOX_EVENT_EXITED:
 		t->exited = true;
