@@ -141,7 +141,7 @@ JS = {
     "recursion": "let n = 0; (function f() { n++; f() }).call.length; try { (function f() { n++; f() })() } catch (e) { console.log(e instanceof RangeError, n > 5000) }",
     "big recursion error": "(function f() { f() })()",
     "big array": "console.log(new Array(1e6).fill(1).reduce((a, b) => a + b))",
-    "timers": "setTimeout(() => console.log(2), 10); setImmediate(() => console.log(1)); process.nextTick(() => console.log(0))",
+    "timers": "setImmediate(() => { console.log(1); setTimeout(() => console.log(2), 10) }); process.nextTick(() => console.log(0))",
     "microtasks": "Promise.resolve().then(() => console.log('then')); queueMicrotask(() => console.log('micro')); console.log('sync')",
     "worker": "const { Worker, isMainThread } = require('worker_threads'); if (isMainThread) new Worker(__filename).on('message', m => console.log(m)).on('exit', c => console.log('exit', c)); else require('worker_threads').parentPort.postMessage([process.argv, process.execArgv, Object.keys(require.cache), require.main === module])",
     "worker with eval": "new (require('worker_threads').Worker)('console.log(1 + 1, process.execArgv)', { eval: true })",
