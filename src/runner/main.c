@@ -12,6 +12,7 @@
 #include "base/str.h"
 #include "runner/key.h"
 #include "runner/runner.h"
+#include "sandbox/client.h"
 
 #include <errno.h>
 #include <fcntl.h>

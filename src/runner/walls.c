@@ -3,6 +3,7 @@
 
 #include "base/buf.h"
 #include "base/cleanup.h"
+#include "sandbox/client.h"
 
 #include <errno.h>
 #include <string.h>

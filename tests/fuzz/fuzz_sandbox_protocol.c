@@ -23,7 +23,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memcpy(&r, data, size);
 	if (r.h.type == SANDBOX_CONFIGURE) {
 		assert(r.configure.boxes <= SANDBOX_BOXES_MAX);
-		assert(memchr(r.configure.cgroup_parent, 0, SANDBOX_PATH_MAX));
+		assert(r.configure.rung > SANDBOX_RUNG_AUTO &&
+		       r.configure.rung < _SANDBOX_RUNG_MAX);
+		assert(r.configure.trees < 1u << _SANDBOX_TREE_MAX);
+		assert(memchr(r.configure.group, 0, SANDBOX_GROUP_MAX) &&
+		       !strchr(r.configure.group, '/'));
+		assert(fds == (r.configure.flags & SANDBOX_CONFIGURE_FILTER ? 2u : 1u) +
+				      2u * (unsigned)__builtin_popcount(r.configure.trees));
 		return 0;
 	}
 	assert(r.h.box < 8);
