@@ -33,7 +33,7 @@ HEADER_LINES_MAX = 320
 PRIVILEGED = {"loop": """main spawner box message protocol io limiter cgroup cgroup1 cgroup2 rlimit netpool
                  identity caps""".split(), "start": ["template"]}
 INSIDE = "init setup task files landlock archive".split()
-CLIENT = """client commands groups ids names probe profile run seccomp verdict""".split()
+CLIENT = """client commands groups ids names probe profile run seccomp verdict walls""".split()
 PRIVILEGED_LINES_MAX = 2000
 
 # The project's own number parser is where the C library's may be called.

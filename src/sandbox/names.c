@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sandbox/client.h"
 
+#include <string.h>
+
 static const char *const rung_names[] = {
 	[SANDBOX_RUNG_AUTO] = "auto",
 	[SANDBOX_RUNG_CGROUP2] = "cgroup2",
@@ -52,4 +54,15 @@ const char *sandbox_step_name(unsigned int step)
 const char *sandbox_limit_name(unsigned int limit)
 {
 	return limit < ARRAY_SIZE(limit_names) ? limit_names[limit] : "unknown";
+}
+
+int sandbox_rung_parse(const char *text, enum sandbox_rung *ret_rung)
+{
+	for (unsigned int i = 0; i < _SANDBOX_RUNG_MAX; i++) {
+		if (strcmp(text, rung_names[i]) == 0) {
+			*ret_rung = (enum sandbox_rung)i;
+			return 0;
+		}
+	}
+	return -EINVAL;
 }
