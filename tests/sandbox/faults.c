@@ -34,7 +34,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PATIENCE_MS = 4000, WRONG_SHOWN = 8, A_WHILE = 10 };
+enum { PATIENCE_MS = 30000, WRONG_SHOWN = 8, A_WHILE = 10 };
 
 static const uint32_t HAS_OF_GROUPS = SANDBOX_HAS_SWAP_LIMIT | SANDBOX_HAS_MEMORY_PEAK |
 				      SANDBOX_HAS_CGROUP_KILL | SANDBOX_HAS_CPU_RATE;
