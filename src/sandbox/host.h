@@ -8,7 +8,8 @@
  * and reads no text about the host.
  *
  * Groups are named after their spawner ("kiln-sandbox.PIDNS.PID.START") and made below the present
- * one; what a killed spawner left is recognised by that and removed by the next.
+ * one; what a killed spawner left, or a client that was killed before it could hand them over, is
+ * recognised by that and removed by the next.
  */
 
 #include "base/err.h"
