@@ -246,18 +246,30 @@ def fuzz_one(target, seconds):
     return name, done.returncode, done.stdout
 
 
+def fuzz_figures(output):
+    """What libFuzzer tells at its end: how many inputs, how many per second, and what they reached, as
+    edges of the control flow ("cov") and as features, which are edges by how often they were taken."""
+    def stat(name):
+        found = re.findall(rf"^stat::{name}:\s+(\d+)", output, re.M)
+        return int(found[-1]) if found else 0
+    edges = re.findall(r"cov: (\d+) ft: (\d+) corp: (\d+)", output)
+    return (stat("number_of_executed_units"), stat("average_exec_per_sec"),
+            *(int(n) for n in (edges[-1] if edges else (0, 0, 0))))
+
+
 def fuzz(tally, seconds):
     heading(f"fuzz targets, {seconds} s each")
     start = time.monotonic()
     targets = fuzz_targets()
     passed, failed = 0, [] if targets else ["there is no fuzz target"]
+    print(f"  {'target':24} {'runs':>12} {'per second':>10} {'edges':>7} {'features':>8} {'corpus':>7}")
     with concurrent.futures.ThreadPoolExecutor(int(JOBS)) as pool:
         for name, code, output in pool.map(lambda t: fuzz_one(t, seconds), targets):
-            runs = next((line.split()[-1] for line in output.splitlines()
-                         if line.startswith("stat::number_of_executed_units")), "0")
-            print(f"  {name}: {runs} runs{'' if code == 0 else ', FAILED'}", flush=True)
+            runs, rate, edges, features, corpus = fuzz_figures(output)
+            print(f"  {name:24} {runs:12} {rate:10} {edges:7} {features:8} {corpus:7}"
+                  f"{'' if code == 0 else '  FAILED'}", flush=True)
             # A target that did nothing has proved nothing.
-            if code == 0 and int(runs) > 0:
+            if code == 0 and runs > 0 and edges > 0:
                 passed += 1
             else:
                 failed.append(name)

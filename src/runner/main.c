@@ -12,6 +12,8 @@
 #include "base/str.h"
 #include "runner/key.h"
 #include "runner/runner.h"
+#include "sandbox/client.h"
+#include "sandbox/walls.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -132,12 +134,8 @@ static int parse_user(const char *text, struct runner_options *o, struct err *e)
 
 static int parse_rung(const char *text, enum sandbox_rung *ret_rung, struct err *e)
 {
-	for (unsigned i = 0; i < _SANDBOX_RUNG_MAX; i++) {
-		if (str_eq(text, sandbox_rung_name(i))) {
-			*ret_rung = (enum sandbox_rung)i;
-			return 0;
-		}
-	}
+	if (sandbox_rung_parse(text, ret_rung) == 0)
+		return 0;
 	return err_set(e, -EINVAL, "\"%s\" is not auto, cgroup2, cgroup1 or rlimit", text);
 }
 
@@ -211,7 +209,7 @@ static int set_option(int id, struct runner_options *o, struct err *e)
 	case OPT_LIMITS:
 		return parse_rung(optarg, &o->rung, e);
 	case OPT_MIN_ISOLATION:
-		return runner_walls_parse(optarg, &o->walls, e);
+		return sandbox_walls_parse(optarg, &o->walls, e);
 	case OPT_SHARE_CACHE:
 		o->share_cache = true;
 		return 0;
@@ -352,7 +350,7 @@ int main(int argc, char **argv)
 		.connection_fd = -EBADF,
 		.slots = 1,
 		.uid_base = DEFAULT_UID_BASE,
-		.walls = RUNNER_WALL_NETNS | RUNNER_WALL_SECCOMP,
+		.walls = SANDBOX_WALL_NETNS | SANDBOX_WALL_SECCOMP,
 		.cache_bytes = (size_t)256 << 20,
 		.lease_ms = 15000,
 	};

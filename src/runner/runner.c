@@ -14,9 +14,9 @@
 #include "runner/profile.h"
 #include "runner/setup.h"
 #include "runner/standby.h"
-#include "runner/walls.h"
 #include "sandbox/client.h"
 #include "sandbox/seccomp.h"
+#include "sandbox/walls.h"
 
 #include <errno.h>
 #include <grp.h>
@@ -497,7 +497,7 @@ int runner_run(const struct runner_options *o, enum runner_exit *ret_exit, struc
 	if (code == 0)
 		code = start_spawner(&r, e);
 	if (code == 0)
-		code = walls_check(sandbox_client_in_force(r.spawner), o->walls, e);
+		code = sandbox_walls_check(sandbox_client_in_force(r.spawner), o->walls, e);
 	if (code == 0)
 		code = drop_privileges(o, e);
 	if (code == 0) /* only now: the spawner was started with the default */

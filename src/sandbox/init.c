@@ -5,6 +5,7 @@
 
 #include "sandbox/inside.h"
 #include "sandbox/io.h"
+#include "sandbox/message.h"
 #include "sandbox/syscalls.h"
 
 #include <errno.h>
@@ -25,60 +26,19 @@ enum { SEND_TRIES = 5000 };
 int inside_send(const struct inside_message *m, int fd)
 {
 	const struct timespec moment = {.tv_nsec = 1000000};
-	union {
-		struct cmsghdr head;
-		char buf[CMSG_SPACE(sizeof(int))];
-	} control = {0};
-	struct iovec iov = {.iov_base = (void *)(uintptr_t)m, .iov_len = sizeof(*m)};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 
-	if (fd >= 0) {
-		control.head = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int)),
-						.cmsg_level = SOL_SOCKET,
-						.cmsg_type = SCM_RIGHTS};
-		memcpy(CMSG_DATA(&control.head), &fd, sizeof(fd));
-		msg.msg_control = control.buf;
-		msg.msg_controllen = sizeof(control.buf);
-	}
-	for (int tries = 0; sendmsg(INSIDE_FD, &msg, MSG_NOSIGNAL) != (ssize_t)sizeof(*m);
-	     tries++) {
-		if (tries == SEND_TRIES || !io_is_shortage(-errno))
-			return -errno;
+	for (int tries = 0;; tries++) {
+		int r = message_send(INSIDE_FD, m, sizeof(*m), &fd, fd >= 0 ? 1 : 0, 0);
+
+		if (r == 0 || tries == SEND_TRIES || !io_is_shortage(r))
+			return r;
 		(void)nanosleep(&moment, NULL);
 	}
-	return 0;
 }
 
 ssize_t inside_receive(void *buf, size_t size, int *fds, size_t fds_max, size_t *ret_fds)
 {
-	union {
-		struct cmsghdr head;
-		char buf[CMSG_SPACE(sizeof(int) * SANDBOX_FDS_MAX)];
-	} control;
-	struct iovec iov = {.iov_base = buf, .iov_len = size};
-	struct msghdr msg = {.msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = control.buf,
-			     .msg_controllen = sizeof(control.buf)};
-	struct cmsghdr *c;
-	ssize_t n;
-
-	do {
-		n = recvmsg(INSIDE_FD, &msg, MSG_CMSG_CLOEXEC);
-	} while (n < 0 && errno == EINTR);
-	*ret_fds = 0;
-	c = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
-	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
-		size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-
-		if (count > fds_max || msg.msg_flags & MSG_CTRUNC) {
-			errno = EBADMSG;
-			return -1;
-		}
-		memcpy(fds, CMSG_DATA(c), count * sizeof(int));
-		*ret_fds = count;
-	}
-	return n;
+	return message_receive(INSIDE_FD, buf, size, fds, fds_max, ret_fds, 0);
 }
 
 void inside_fail(enum sandbox_step step, int error)

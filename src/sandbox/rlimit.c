@@ -19,14 +19,6 @@
 /* A box has few processes; what is beyond this bound is not looked at in one poll. */
 enum { PIDS_MAX = 1024 };
 
-static int set(struct limiter *l, struct leaf *leaf, const struct sandbox_limits *limits)
-{
-	(void)l;
-	(void)leaf;
-	(void)limits;
-	return 0;
-}
-
 /* utime, stime, cutime and cstime are in clock ticks; with_waited adds the latter two. */
 static uint64_t ticks_of(const struct limiter *l, uint64_t pid, bool with_waited)
 {
@@ -132,4 +124,4 @@ static int usage(struct limiter *l, struct leaf *leaf, struct usage *u)
 	return 0;
 }
 
-const struct limiter_ops rlimit_ops = {.set = set, .cpu = cpu, .usage = usage, .poll_usec = 10000};
+const struct limiter_ops rlimit_ops = {.cpu = cpu, .usage = usage, .poll_usec = 10000};

@@ -73,6 +73,51 @@ static void requests_are_checked(void **state)
 #undef REFUSED
 }
 
+static void configure_is_checked(void **state)
+{
+	const struct sandbox_configure good = {
+		.h = head(SANDBOX_CONFIGURE),
+		.boxes = 2,
+		.uid_base = 5000,
+		.rung = SANDBOX_RUNG_CGROUP1,
+		.flags = SANDBOX_CONFIGURE_FILTER,
+		.trees = 1 << SANDBOX_TREE_V2 | 1 << SANDBOX_TREE_MEMORY | 1 << SANDBOX_TREE_PIDS,
+		.group = "kiln-sandbox.1.2.3"};
+	struct sandbox_configure c = good;
+
+	(void)state;
+	assert_int_equal(sandbox_request_check(&c, sizeof(c), 8, 0), 0);
+	assert_int_equal(sandbox_request_check(&c, sizeof(c), 7, 0), -EBADMSG);
+	assert_int_equal(sandbox_request_check(&c, sizeof(c), 9, 0), -EBADMSG);
+	c.rung = SANDBOX_RUNG_RLIMIT;
+	c.trees = c.flags = c.uid_base = 0;
+	assert_int_equal(sandbox_request_check(&c, sizeof(c), 1, 0), 0);
+#define REFUSED(change)                                                                            \
+	do {                                                                                       \
+		c = good;                                                                          \
+		c.change;                                                                          \
+		assert_int_equal(sandbox_request_check(&c, sizeof(c), 8, 0), -EBADMSG);            \
+	} while (0)
+	REFUSED(boxes = 0);
+	REFUSED(boxes = SANDBOX_BOXES_MAX + 1);
+	REFUSED(rung = SANDBOX_RUNG_AUTO);
+	REFUSED(rung = _SANDBOX_RUNG_MAX);
+	REFUSED(rung = SANDBOX_RUNG_CGROUP2);
+	REFUSED(trees = 7u << 4);
+	REFUSED(trees = 1 << SANDBOX_TREE_MEMORY);
+	REFUSED(uid_base = 999);
+	REFUSED(uid_base = UINT32_MAX);
+	/* Names a folder that is another's, or goes elsewhere. */
+	REFUSED(group[0] = 0);
+	REFUSED(group[3] = '/');
+	REFUSED(group[14] = '/');
+	c = good;
+	memset(c.group, 'a', sizeof(c.group));
+	memcpy(c.group, good.group, strlen(good.group));
+	assert_int_equal(sandbox_request_check(&c, sizeof(c), 8, 0), -EBADMSG);
+#undef REFUSED
+}
+
 static void start_counts_its_descriptors(void **state)
 {
 	struct sandbox_start start = {
@@ -233,6 +278,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(table_permits_each_request_where_it_belongs),
 		cmocka_unit_test(requests_are_checked),
+		cmocka_unit_test(configure_is_checked),
 		cmocka_unit_test(start_counts_its_descriptors),
 		cmocka_unit_test(limits_missing_or_absurd_are_refused),
 		cmocka_unit_test(policy_judges_calls),
