@@ -411,6 +411,11 @@ int step_give(struct step *s, const struct step_gift *gift, struct err *e)
 	return 0;
 }
 
+bool step_place(const struct step *s, struct box_place *ret_place)
+{
+	return box_place(s->boxes, &s->use, ret_place);
+}
+
 void step_resume(struct step *s)
 {
 	if (s->output && !s->output_ended)

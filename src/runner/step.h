@@ -71,6 +71,9 @@ int step_start(uv_loop_t *loop, struct box_pool *boxes, const struct step_spec *
  * its output count from here. On failure it is as it was, and of no use any more. */
 int step_give(struct step *s, const struct step_gift *gift, struct err *e);
 
+/* Where it runs, as for box_place. */
+bool step_place(const struct step *s, struct box_place *ret_place);
+
 /* There is room for output again. */
 void step_resume(struct step *s);
 
