@@ -37,7 +37,7 @@ struct step_end {
 	const struct sandbox_event_exited *exited;
 	bool truncated[_TASK_STREAM_MAX];
 	bool standby;  /* the box was ready when the step wanted it */
-	bool unused;   /* a step that waited ended before it had read what it was given */
+	bool unused;   /* a step that waited ended before it had begun with what it was given */
 	int collected; /* the memfd with what came out, or -EBADF; TAKE_FD takes it over */
 };
 
