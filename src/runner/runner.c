@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/signals.h"
 #include "loop/defer.h"
+#include "runner/account.h"
 #include "runner/box.h"
 #include "runner/cache.h"
 #include "runner/listener.h"
@@ -39,7 +40,8 @@ struct runner {
 	const struct runner_options *o;
 	uv_loop_t loop;
 	uv_timer_t heartbeat, flush;
-	uv_signal_t signals[2];
+	uv_signal_t signals[3];
+	uint64_t accounts;
 	struct language_registry *languages;
 	struct sandbox_client *spawner;
 	struct box_pool *boxes;
@@ -134,6 +136,18 @@ static void on_signal(uv_signal_t *handle, int signal)
 		stop_now(r); /* the second time it is meant */
 	else
 		drain(r);
+}
+
+static void on_account(uv_signal_t *handle, int signal)
+{
+	struct runner *r = handle->data;
+
+	(void)signal;
+	if (r->stopping)
+		return;
+	account_tell(
+		&(struct account_of){.standby = r->standby, .setup = r->setup, .busy = r->busy},
+		++r->accounts);
 }
 
 static void on_spawner_lost(void *ctx, const char *message)
@@ -457,7 +471,11 @@ static int start_parts(struct runner *r, struct err *e)
 
 static void start_handles(struct runner *r)
 {
-	static const int signals[ARRAY_SIZE(r->signals)] = {SIGTERM, SIGINT};
+	static const struct {
+		int number;
+		uv_signal_cb cb;
+	} signals[ARRAY_SIZE(r->signals)] = {
+		{SIGTERM, on_signal}, {SIGINT, on_signal}, {SIGUSR1, on_account}};
 
 	(void)uv_timer_init(&r->loop, &r->heartbeat);
 	(void)uv_timer_init(&r->loop, &r->flush);
@@ -465,7 +483,7 @@ static void start_handles(struct runner *r)
 	for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
 		(void)uv_signal_init(&r->loop, &r->signals[i]);
 		r->signals[i].data = r;
-		(void)uv_signal_start(&r->signals[i], on_signal, signals[i]);
+		(void)uv_signal_start(&r->signals[i], signals[i].cb, signals[i].number);
 	}
 }
 

@@ -393,6 +393,22 @@ unsigned standby_ready(const struct standby_pool *p)
 	return n;
 }
 
+void standby_each(const struct standby_pool *p,
+		  void (*each)(void *ctx, const struct standby_view *view), void *ctx)
+{
+	struct standby *s;
+	struct kind *k;
+
+	LIST_FOREACH (k, &p->kinds, link) {
+		LIST_FOREACH (s, &k->waiting, link) {
+			struct standby_view view = {.language = k->language, .ready = s->ready};
+
+			view.placed = step_place(s->step, &view.place);
+			each(ctx, &view);
+		}
+	}
+}
+
 /* ---- what one reads ---- */
 
 static void put_number(struct buf *b, size_t n)

@@ -64,6 +64,16 @@ void standby_poke(struct standby_pool *p);
 
 unsigned standby_ready(const struct standby_pool *p);
 
+/* One that waits, or boots: what it was started for, and where. */
+struct standby_view {
+	const struct language *language;
+	bool ready;
+	bool placed; /* place is known: it has a box */
+	struct box_place place;
+};
+void standby_each(const struct standby_pool *p,
+		  void (*each)(void *ctx, const struct standby_view *view), void *ctx);
+
 /* What a standby reads: number of arguments, then each; number of files, then of each name, mode
  * and content, of all archives (sealed, archive.h) in their order. Numbers and lengths are 32 bits,
  * big-endian. -E2BIG where that is more than a standby takes. */
