@@ -33,6 +33,7 @@ static const struct {
 	const char *title;
 } shown[] = {
 	{"sandbox", "a sandbox can be made"},
+	{"isolation", "isolation of tasks"},
 	{"kernel", "kernel"},
 	{"limits", "limits are kept by (cgroup2 is best)"},
 	{"cgroups", "cgroups"},

@@ -76,6 +76,16 @@ int leaf_enter(const struct leaf *leaf)
 	return 0;
 }
 
+int leaf_move(const struct leaf *leaf, pid_t pid)
+{
+	char text[24];
+
+	if (leaf->dir[TREE_V2] < 0 || leaf->enter[TREE_V2] >= 0)
+		return 0;
+	(void)snprintf(text, sizeof(text), "%d", pid);
+	return io_write_at(leaf->dir[TREE_V2], "cgroup.procs", text, 0);
+}
+
 void leaf_attach(struct leaf *leaf, pid_t init)
 {
 	leaf->init = init;

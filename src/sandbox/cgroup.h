@@ -65,6 +65,7 @@ struct leaf {
 	uint32_t processes_set;
 	pid_t init; /* rlimit rung */
 	uint64_t cpu_seen, memory_seen;
+	uint32_t processes_seen; /* without init */
 };
 
 struct usage {
@@ -84,6 +85,8 @@ int leaf_clone_fd(const struct leaf *leaf);
 /* The calling process, single-threaded and just cloned, moves itself: unlike a move by somebody
  * else that takes no lock of the whole host. Async-signal-safe. */
 int leaf_enter(const struct leaf *leaf);
+/* The same from outside, where the kernel could not put it there from the start. */
+int leaf_move(const struct leaf *leaf, pid_t pid);
 /* Which process that was. */
 void leaf_attach(struct leaf *leaf, pid_t init);
 /* limits->processes is without pid 1, which is added here. */
@@ -104,4 +107,10 @@ struct limiter_ops {
 	bool kept[_TREE_MAX];  /* and where it stays with its box */
 	const char *enter[_TREE_MAX];
 };
+/* rlimit.c: init and all that came of it, in list, which begins with init. */
+enum { RLIMIT_PIDS_MAX = 1024 }; /* what is beyond this bound is not looked at */
+size_t rlimit_descendants(const struct limiter *l, pid_t init,
+			  uint64_t list[static RLIMIT_PIDS_MAX]);
+bool rlimit_is_alive(const struct limiter *l, uint64_t pid);
+
 extern const struct limiter_ops cgroup2_ops, cgroup1_ops, rlimit_ops;

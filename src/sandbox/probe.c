@@ -3,7 +3,7 @@
 /* `kiln-sandbox probe`: starts a spawner as a runner would and prints what is in force, then what
  * the kernel and its settings say, one key=value per line. Each part that is missing is followed by
  * NAME.cost and NAME.get: what its absence costs, and how to have it. Exit code 0 where a sandbox
- * can be made, 1 where not. */
+ * can be made, or one task be run without (pod.h), 1 where not. */
 
 #include "base/cleanup.h"
 #include "sandbox/client.h"
@@ -251,22 +251,48 @@ static void print_in_force(const struct sandbox_reply_configured *f)
 	print_capabilities("spawner_capabilities", f->capabilities);
 }
 
-static int try_spawner(struct err *e)
+static int try_spawner(enum sandbox_place place, struct err *e)
 {
 	AUTO(sandbox_client_free) struct sandbox_client *c = NULL;
 	AUTO_FREE struct sandbox_bind *binds = NULL;
 	AUTO_FD int filter = -EBADF;
-	struct sandbox_client_options o = {.program = command_self(), .boxes = 1};
+	struct sandbox_client_options o = {
+		.program = command_self(),
+		.boxes = 1,
+		.flags = place == SANDBOX_IN_POD ? SANDBOX_CONFIGURE_POD : 0,
+	};
 	int r = sandbox_profile_default(&binds, &o.bind_count, e);
 
 	if (r == 0)
-		r = sandbox_seccomp_compile(&filter, e);
+		r = sandbox_seccomp_compile(place, &filter, e);
 	o.binds = binds;
 	o.seccomp_fd = filter;
 	if (r == 0)
 		r = sandbox_client_new(&o, &c, e);
 	if (r == 0)
 		print_in_force(sandbox_client_in_force(c));
+	return r;
+}
+
+/* The best that can be had: sandboxes, else one task with the whole place as its box. */
+static int try_levels(void)
+{
+	struct err e = {0};
+	int r = try_spawner(SANDBOX_IN_NAMESPACES, &e);
+
+	(void)printf("sandbox=%s\n", r < 0 ? e.msg : "yes");
+	if (r == 0) {
+		(void)printf("isolation=sandbox\n");
+		return 0;
+	}
+	r = try_spawner(SANDBOX_IN_POD, &e);
+	(void)printf("pod=%s\nisolation=%s\n", r < 0 ? e.msg : "yes", r < 0 ? "none" : "pod");
+	if (r == 0)
+		advise("isolation",
+		       "one task is run, then the pod ends: each task has the start of a pod to "
+		       "wait for",
+		       "a seccomp profile that allows namespaces, with hostUsers: false and "
+		       "procMount: Unmasked");
 	return r;
 }
 
@@ -285,7 +311,6 @@ static void print_ids(const char *key, const char *path)
 int command_probe(int argc, char **argv)
 {
 	struct utsname u;
-	struct err e = {0};
 	char swaps[1024];
 	int r;
 
@@ -296,8 +321,7 @@ int command_probe(int argc, char **argv)
 	}
 	if (uname(&u) == 0)
 		(void)printf("kernel=%s\nmachine=%s\n", u.release, u.machine);
-	r = try_spawner(&e);
-	(void)printf("sandbox=%s\n", r < 0 ? e.msg : "yes");
+	r = try_levels();
 	print_namespaces();
 	print_cgroups();
 	print_settings();

@@ -101,7 +101,10 @@ struct sandbox_header {
 	uint64_t cookie;
 };
 
-enum { SANDBOX_CONFIGURE_NO_NETPOOL = 1 << 0 /* a fresh network namespace for each box */ };
+enum {
+	SANDBOX_CONFIGURE_NO_NETPOOL = 1 << 0, /* a fresh network namespace for each box */
+	SANDBOX_CONFIGURE_POD = 1 << 1,	       /* no namespaces: one box at a time (pod.h) */
+};
 
 struct sandbox_configure {
 	struct sandbox_header h;
@@ -216,7 +219,7 @@ struct sandbox_event_exited {
 
 /* Flags of what is in force. */
 enum {
-	SANDBOX_HAS_USERNS = 1 << 0, /* the other namespaces (pid mnt ipc uts cgroup) are a must */
+	SANDBOX_HAS_USERNS = 1 << 0, /* and pid mnt ipc uts cgroup; absent in a pod's boxes */
 	SANDBOX_HAS_NETNS = 1 << 1,
 	SANDBOX_HAS_NETPOOL = 1 << 2,
 	SANDBOX_HAS_SECCOMP = 1 << 3,
@@ -226,7 +229,8 @@ enum {
 	SANDBOX_HAS_MEMORY_PEAK = 1 << 7,
 	SANDBOX_HAS_PROC = 1 << 8, /* the box has its own /proc */
 	SANDBOX_HAS_CGROUP_KILL = 1 << 9,
-	SANDBOX_HAS_ROOT = 1 << 10, /* the spawner was started as root */
+	SANDBOX_HAS_ROOT = 1 << 10,  /* the spawner was started as root */
+	SANDBOX_HAS_SCOPE = 1 << 11, /* pod: signals of the task stay in its box */
 };
 
 struct sandbox_reply_configured {

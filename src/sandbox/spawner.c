@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 #include "sandbox/box.h"
 #include "sandbox/io.h"
+#include "sandbox/pod.h"
 #include "sandbox/syscalls.h"
 #include "sandbox/template.h"
 
@@ -128,6 +129,8 @@ static _Noreturn void end(struct spawner *s)
 
 		if (b->pidfd < 0)
 			continue;
+		if (s->plan.pod)
+			pod_kill_rest(s, b);
 		(void)sys_pidfd_send_signal(b->pidfd, SIGKILL);
 		(void)waitid(P_PIDFD, (id_t)b->pidfd, &info, WEXITED);
 	}
@@ -192,6 +195,21 @@ static int try_namespaces(bool *ret_proc, struct err *e)
 	return 0;
 }
 
+static int enter_namespaces(struct spawner *s, const struct sandbox_configure *request,
+			    const struct sandbox_bind *binds, size_t n, uint32_t *ret_binds,
+			    struct err *e)
+{
+	int r = identity_enter(&s->identity, request->uid_base, request->boxes, e);
+
+	if (r == 0)
+		r = template_enter(binds, n, ret_binds, e);
+	if (r == 0)
+		r = netpool_open(&s->netpool, s->limiter.proc_fd, e);
+	if (r == 0)
+		r = identity_drop(&s->identity, e);
+	return r == 0 ? try_namespaces(&s->plan.proc, e) : r;
+}
+
 static int configure_steps(struct spawner *s, const struct sandbox_configure *request,
 			   const int *fds, size_t count, uint32_t *ret_binds, struct err *e)
 {
@@ -200,7 +218,7 @@ static int configure_steps(struct spawner *s, const struct sandbox_configure *re
 	AUTO_FREE void *filter = NULL;
 	AUTO_FREE void *binds = NULL;
 	size_t filter_len = 0, binds_len;
-	int abi;
+	int abi = landlock_abi();
 	int r = read_whole(fds[count - 1], &binds, sizeof(struct sandbox_bind), SANDBOX_BINDS_MAX,
 			   &binds_len, e);
 
@@ -212,26 +230,25 @@ static int configure_steps(struct spawner *s, const struct sandbox_configure *re
 	if (r < 0)
 		return r;
 	s->configured = true;
-	r = identity_enter(&s->identity, request->uid_base, request->boxes, e);
-	if (r == 0)
-		r = template_enter(binds, binds_len, ret_binds, e);
-	if (r == 0)
-		r = netpool_open(&s->netpool, s->limiter.proc_fd, e);
-	if (r == 0)
-		r = identity_drop(&s->identity, e);
-	if (r == 0)
-		r = try_namespaces(&s->plan.proc, e);
-	if (r < 0)
-		return r;
-	abi = landlock_abi();
 	if (abi < 0)
 		return err_errno(e, abi, "could not ask for Landlock");
-	s->netpool.reuse = !(request->flags & SANDBOX_CONFIGURE_NO_NETPOOL);
-	s->plan.two_ids = s->identity.two_ids;
+	s->plan.pod = request->flags & SANDBOX_CONFIGURE_POD;
 	s->plan.landlock_abi = (uint32_t)abi;
 	s->plan.filter_len = (uint16_t)filter_len;
 	s->plan.filter = TAKE_PTR(filter); /* as long as we live */
+	r = s->plan.pod ? pod_enter(&s->plan, e)
+			: enter_namespaces(s, request, binds, binds_len, ret_binds, e);
+	if (r < 0)
+		return r;
+	s->netpool.reuse = !s->plan.pod && !(request->flags & SANDBOX_CONFIGURE_NO_NETPOOL);
+	s->plan.two_ids = s->identity.two_ids;
 	s->plan.last_capability = caps_last();
+	if (s->plan.pod) {
+		s->identity.uid_base = geteuid();
+		s->plan.binds_len = binds_len;
+		s->plan.binds = TAKE_PTR(binds);
+		*ret_binds = (uint32_t)binds_len;
+	}
 	return 0;
 }
 
@@ -242,14 +259,15 @@ static void describe(struct spawner *s, uint32_t binds)
 		bool has;
 		uint32_t flag;
 	} flags[] = {
-		{true, SANDBOX_HAS_USERNS | SANDBOX_HAS_NETNS},
+		{!s->plan.pod, SANDBOX_HAS_USERNS | SANDBOX_HAS_NETNS},
+		{s->plan.pod && s->plan.landlock_abi >= 6, SANDBOX_HAS_SCOPE},
 		{s->netpool.reuse, SANDBOX_HAS_NETPOOL},
 		{s->plan.filter_len > 0, SANDBOX_HAS_SECCOMP},
 		{s->identity.two_ids, SANDBOX_HAS_TWO_IDS},
 		{s->limiter.has_swap, SANDBOX_HAS_SWAP_LIMIT},
 		{s->limiter.has_cpu_rate, SANDBOX_HAS_CPU_RATE},
 		{s->limiter.has_peak, SANDBOX_HAS_MEMORY_PEAK},
-		{s->plan.proc, SANDBOX_HAS_PROC},
+		{s->plan.proc || s->plan.pod, SANDBOX_HAS_PROC},
 		{s->limiter.has_kill, SANDBOX_HAS_CGROUP_KILL},
 		{s->identity.root, SANDBOX_HAS_ROOT},
 	};
@@ -448,6 +466,9 @@ static void reset_process(int control_fd)
 	(void)sigaction(SIGTERM, &ign, NULL);
 	(void)sigaction(SIGHUP, &ign, NULL);
 	(void)sigaction(SIGQUIT, &ign, NULL);
+	(void)sigaction(SIGTSTP, &ign, NULL);
+	(void)sigaction(SIGTTIN, &ign, NULL);
+	(void)sigaction(SIGTTOU, &ign, NULL);
 	if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0)
 		_exit(1);
 	(void)fcntl(control_fd, F_SETFD, FD_CLOEXEC);
