@@ -10,6 +10,7 @@
 #include "base/fs.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "runner/derive.h"
 #include "runner/key.h"
 #include "runner/runner.h"
 
@@ -28,6 +29,7 @@ enum { FALLBACK_ID = 64701, DEFAULT_UID_BASE = 650000, PASSWD_MAX = 4 * 1024 * 1
 static const char usage_text[] =
 	"usage: kiln-runner --listen ADDR:PORT --key-file FILE [options]\n"
 	"       kiln-runner --connection-fd N [options]\n"
+	"       kiln-runner derive-key --help\n"
 	"\n"
 	"Takes tasks from schedulers and runs them in sandboxes.\n"
 	"\n"
@@ -389,6 +391,8 @@ int main(int argc, char **argv)
 	struct err e;
 	int r;
 
+	if (argc > 1 && str_eq(argv[1], "derive-key"))
+		return derive_key(argc - 1, argv + 1);
 	r = parse_options(argc, argv, &o, &e);
 	if (r > 0)
 		return RUNNER_EXIT_OK;
