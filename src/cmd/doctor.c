@@ -41,6 +41,7 @@ static const struct {
 	const char *title;
 } shown[] = {
 	{"sandbox", "a sandbox can be made"},
+	{"isolation", "isolation of tasks"},
 	{"kernel", "kernel"},
 	{"min_isolation", "demanded (sandbox.min_isolation)"},
 	{"min_isolation.met", "what is demanded is there"},

@@ -10,8 +10,8 @@
  * out which languages are there, and only then reads the first frame.
  *
  * It ends when the connection that it was given ends, when it was told to drain (by SIGTERM, or by
- * a scheduler's DRAIN) and the last task is done, or when its spawner is lost; whoever keeps it
- * starts another.
+ * a scheduler's DRAIN) and the last task is done, when it has had as many tasks as it is to have,
+ * or when its spawner is lost; whoever keeps it starts another.
  */
 
 #include "base/err.h"
@@ -32,6 +32,12 @@ enum runner_exit {
 	RUNNER_EXIT_SANDBOX_LOST = 3, /* the spawner ended: start another runner */
 };
 
+enum runner_level {
+	RUNNER_LEVEL_SANDBOX,
+	RUNNER_LEVEL_POD,
+	RUNNER_LEVEL_AUTO, /* sandbox where it can be had */
+};
+
 struct runner_options {
 	int connection_fd;	   /* or negative, and: */
 	const char *listen;	   /* address and port */
@@ -46,7 +52,11 @@ struct runner_options {
 	gid_t gid;
 	unsigned uid_base; /* of the boxes; 0: the spawner's choice */
 	enum sandbox_rung rung;
-	unsigned walls; /* without which nothing is run: enum sandbox_wall */
+	enum runner_level level;
+	unsigned walls; /* without which nothing is run (enum sandbox_wall); if given, else by level
+			 */
+	bool walls_given;
+	uint64_t max_tasks; /* after which it ends; 0: any number */
 	size_t cache_bytes;
 	bool share_cache;
 	size_t standby_bytes; /* for interpreters that stand by; 0: none does */

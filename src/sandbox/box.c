@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 #include "sandbox/io.h"
 #include "sandbox/message.h"
+#include "sandbox/pod.h"
 #include "sandbox/syscalls.h"
 
 #include <errno.h>
@@ -84,6 +85,7 @@ static void signal_init(struct spawner *s, struct box *b)
 {
 	if (b->pidfd < 0)
 		return;
+	pod_kill_rest(s, b);
 	(void)sys_pidfd_send_signal(b->pidfd, SIGKILL);
 	/* A bonus, unless init has said that nothing else is left. */
 	if (b->state == SANDBOX_BOX_RUNNING && !b->has_status)
@@ -173,7 +175,7 @@ static pid_t clone_init(struct spawner *s, struct box *b, int *ret_sock)
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
-	pid = sys_clone3(&args);
+	pid = s->plan.pod ? pod_clone_init(&pidfd) : sys_clone3(&args);
 	if (pid == 0)
 		inside_init(&s->plan, &b->limits, &b->leaf, pair[1]);
 	if (pid < 0) {
@@ -197,21 +199,22 @@ static void prepare_steps(struct spawner *s, struct box *b)
 		fail(s, b, SANDBOX_STEP_CGROUP, r);
 		return;
 	}
-	b->netns = netpool_enter(&s->netpool);
-	if (b->netns < 0) {
+	b->netns = s->plan.pod ? -1 : netpool_enter(&s->netpool);
+	if (b->netns < 0 && !s->plan.pod) {
 		fail(s, b, SANDBOX_STEP_NETNS, b->netns);
 		return;
 	}
 	b->init = clone_init(s, b, &b->sock);
-	r = netpool_leave(&s->netpool);
+	r = s->plan.pod ? 0 : netpool_leave(&s->netpool);
 	if (b->init < 0 || r < 0) {
 		fail(s, b, SANDBOX_STEP_CLONE, b->init < 0 ? b->init : r);
 		return;
 	}
 	b->leaf.init = b->init;
-	r = identity_map(&s->identity, s->limiter.proc_fd, b->index, b->init);
+	r = s->plan.pod ? pod_enter_group(b)
+			: identity_map(&s->identity, s->limiter.proc_fd, b->index, b->init);
 	if (r < 0) {
-		fail(s, b, SANDBOX_STEP_ID_MAP, r);
+		fail(s, b, s->plan.pod ? SANDBOX_STEP_CGROUP : SANDBOX_STEP_ID_MAP, r);
 		return;
 	}
 	if (send(b->sock, "g", 1, MSG_NOSIGNAL) != 1)
@@ -235,7 +238,8 @@ static int resize_work(struct box *b, const struct sandbox_limits *limits)
 {
 	char size[24], inodes[24];
 
-	if (limits->disk_bytes == b->limits.disk_bytes && limits->inodes == b->limits.inodes)
+	if (b->context < 0 ||
+	    (limits->disk_bytes == b->limits.disk_bytes && limits->inodes == b->limits.inodes))
 		return 0;
 	(void)snprintf(size, sizeof(size), "%llu", (unsigned long long)limits->disk_bytes);
 	(void)snprintf(inodes, sizeof(inodes), "%u", limits->inodes + 4);
@@ -372,6 +376,7 @@ static void on_exited(struct spawner *s, struct box *b, int status)
 
 	b->has_status = true;
 	b->status = status;
+	pod_kill_rest(s, b);
 	if (b->state == SANDBOX_BOX_RUNNING && b->collect && status == 0 &&
 	    b->step == SANDBOX_STEP_NONE && b->killed_for == SANDBOX_LIMIT_NONE) {
 		b->ended_nsec = io_now_nsec();
@@ -402,8 +407,10 @@ static bool read_message(struct spawner *s, struct box *b)
 			cleanup_close(&b->sock);
 		return false;
 	}
-	if (m.type == INSIDE_PREPARED && fds == 1 && b->state == SANDBOX_BOX_PREPARING) {
-		b->context = fd[0];
+	if (m.type == INSIDE_PREPARED && fds == (s->plan.pod ? 0 : 1) &&
+	    b->state == SANDBOX_BOX_PREPARING) {
+		if (fds == 1)
+			b->context = fd[0];
 		on_prepared(s, b);
 		return true;
 	}
@@ -489,4 +496,7 @@ void box_on_time(struct spawner *s, struct box *b, uint64_t now)
 		box_kill(s, b, SANDBOX_LIMIT_WALL);
 	else
 		schedule_look(s, b, now, cpu);
+	/* Nothing else bounds their number there: it ends as killed. */
+	if (b->leaf.processes_seen > b->limits.processes)
+		pod_kill_rest(s, b);
 }

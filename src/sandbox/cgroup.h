@@ -50,6 +50,7 @@ struct leaf {
 	uint32_t processes_set;
 	pid_t init; /* who entered, for the rlimit rung */
 	uint64_t cpu_seen, memory_seen;
+	uint32_t processes_seen; /* without init */
 };
 
 struct usage {
@@ -89,4 +90,9 @@ struct limiter_ops {
 	bool kept[_SANDBOX_TREE_MAX];  /* and where it stays with its box */
 	const char *enter[_SANDBOX_TREE_MAX];
 };
+/* rlimit.c: init and all that came of it, in list, which begins with init. */
+enum { RLIMIT_PIDS_MAX = 1024 }; /* what is beyond this bound is not looked at */
+size_t rlimit_descendants(const struct limiter *l, pid_t init,
+			  uint64_t list[static RLIMIT_PIDS_MAX]);
+
 extern const struct limiter_ops cgroup2_ops, cgroup1_ops, rlimit_ops;

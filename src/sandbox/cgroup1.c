@@ -83,18 +83,13 @@ static int usage(struct limiter *l, struct leaf *leaf, struct usage *u)
 	return r < 0 ? r : 0;
 }
 
-/* "tasks" moves one thread, which is all there is, and by itself. */
-const struct limiter_ops cgroup1_ops = {.set = set,
-					.cpu = cpu,
-					.usage = usage,
-					.poll_usec = 50000,
-					.trees = {[SANDBOX_TREE_V2] = true,
-						  [SANDBOX_TREE_MEMORY] = true,
-						  [SANDBOX_TREE_PIDS] = true,
-						  [SANDBOX_TREE_CPUACCT] = true},
-					.kept = {[SANDBOX_TREE_V2] = true,
-						 [SANDBOX_TREE_PIDS] = true,
-						 [SANDBOX_TREE_CPUACCT] = true},
-					.enter = {[SANDBOX_TREE_MEMORY] = "tasks",
-						  [SANDBOX_TREE_PIDS] = "tasks",
-						  [SANDBOX_TREE_CPUACCT] = "tasks"}};
+/* By enum sandbox_tree. "tasks" moves one thread, which is all there is, and by itself. */
+const struct limiter_ops cgroup1_ops = {
+	.set = set,
+	.cpu = cpu,
+	.usage = usage,
+	.poll_usec = 50000,
+	.trees = {true, true, true, true},
+	.kept = {true, [SANDBOX_TREE_PIDS] = true, [SANDBOX_TREE_CPUACCT] = true},
+	.enter = {NULL, "tasks", "tasks", "tasks"},
+};

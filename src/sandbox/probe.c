@@ -3,7 +3,8 @@
 /* `kiln-sandbox probe`: starts a spawner as a runner would and prints what is in force, then what
  * the kernel and its settings say, one key=value per line. Each part that is missing is followed by
  * NAME.cost and NAME.get: what its absence costs, and how to have it. Exit code 0 where a sandbox
- * can be made and has the walls that are demanded, 3 where it lacks one, 1 where none can be made.
+ * can be made, or one task be run without (pod.h), and has the walls that are demanded, 3 where it
+ * lacks one, 1 where neither can be.
  */
 
 #include "base/cleanup.h"
@@ -279,16 +280,21 @@ static int hold_against(const struct probe *p, const struct sandbox_reply_config
 	return r;
 }
 
-static int try_spawner(const struct probe *p, struct err *e)
+static int try_spawner(const struct probe *p, enum sandbox_place place, struct err *e)
 {
 	AUTO(sandbox_client_free) struct sandbox_client *c = NULL;
 	AUTO_FREE struct sandbox_bind *binds = NULL;
 	AUTO_FD int filter = -EBADF;
-	struct sandbox_client_options o = {.program = command_self(), .boxes = 1, .rung = p->rung};
+	struct sandbox_client_options o = {
+		.program = command_self(),
+		.boxes = 1,
+		.rung = p->rung,
+		.flags = place == SANDBOX_IN_POD ? SANDBOX_CONFIGURE_POD : 0,
+	};
 	int r = sandbox_profile_default(&binds, &o.bind_count, e);
 
 	if (r == 0)
-		r = sandbox_seccomp_compile(&filter, e);
+		r = sandbox_seccomp_compile(place, &filter, e);
 	o.binds = binds;
 	o.seccomp_fd = filter;
 	if (r == 0)
@@ -297,6 +303,29 @@ static int try_spawner(const struct probe *p, struct err *e)
 		return PROBE_NONE;
 	print_in_force(sandbox_client_in_force(c));
 	return hold_against(p, sandbox_client_in_force(c)) < 0 ? PROBE_BELOW : PROBE_MET;
+}
+
+/* The best that can be had: sandboxes, else one task with the whole place as its box. */
+static int try_levels(const struct probe *p)
+{
+	struct err e = {0};
+	int r = try_spawner(p, SANDBOX_IN_NAMESPACES, &e);
+
+	(void)printf("sandbox=%s\n", r == PROBE_NONE ? e.msg : "yes");
+	if (r != PROBE_NONE) {
+		(void)printf("isolation=sandbox\n");
+		return r;
+	}
+	r = try_spawner(p, SANDBOX_IN_POD, &e);
+	(void)printf("pod=%s\nisolation=%s\n", r == PROBE_NONE ? e.msg : "yes",
+		     r == PROBE_NONE ? "none" : "pod");
+	if (r != PROBE_NONE)
+		advise("isolation",
+		       "one task is run, then the pod ends: each task has the start of a pod to "
+		       "wait for",
+		       "a seccomp profile that allows namespaces, with hostUsers: false and "
+		       "procMount: Unmasked");
+	return r;
 }
 
 static void print_ids(const char *key, const char *path)
@@ -339,7 +368,6 @@ int command_probe(int argc, char **argv)
 {
 	struct probe p = {0};
 	struct utsname u;
-	struct err e = {0};
 	char swaps[1024];
 	int r;
 
@@ -347,8 +375,7 @@ int command_probe(int argc, char **argv)
 		return 2;
 	if (uname(&u) == 0)
 		(void)printf("kernel=%s\nmachine=%s\n", u.release, u.machine);
-	r = try_spawner(&p, &e);
-	(void)printf("sandbox=%s\n", r == PROBE_NONE ? e.msg : "yes");
+	r = try_levels(&p);
 	print_namespaces();
 	print_cgroups();
 	print_settings();

@@ -46,7 +46,6 @@ enum {
 };
 
 #define SANDBOX_GROUP_PREFIX "kiln-sandbox."
-
 #define SANDBOX_WORK_DIR "/box" /* working directory, HOME; writable, executable, counted */
 
 enum sandbox_message_type {
@@ -113,6 +112,7 @@ struct sandbox_header {
 enum {
 	SANDBOX_CONFIGURE_NO_NETPOOL = 1 << 0, /* a fresh network namespace for each box */
 	SANDBOX_CONFIGURE_FILTER = 1 << 1,
+	SANDBOX_CONFIGURE_POD = 1 << 2, /* no namespaces: one box at a time (pod.h) */
 };
 
 /* All decided: the spawner looks for nothing (host.h). */
@@ -232,7 +232,7 @@ struct sandbox_event_exited {
 
 /* Flags of what is in force. */
 enum {
-	SANDBOX_HAS_USERNS = 1 << 0, /* the other namespaces (pid mnt ipc uts cgroup) are a must */
+	SANDBOX_HAS_USERNS = 1 << 0, /* and pid mnt ipc uts cgroup; absent in a pod's boxes */
 	SANDBOX_HAS_NETNS = 1 << 1,
 	SANDBOX_HAS_NETPOOL = 1 << 2,
 	SANDBOX_HAS_SECCOMP = 1 << 3,
@@ -242,7 +242,8 @@ enum {
 	SANDBOX_HAS_MEMORY_PEAK = 1 << 7,
 	SANDBOX_HAS_PROC = 1 << 8, /* the box has its own /proc */
 	SANDBOX_HAS_CGROUP_KILL = 1 << 9,
-	SANDBOX_HAS_ROOT = 1 << 10, /* the spawner was started as root */
+	SANDBOX_HAS_ROOT = 1 << 10,  /* the spawner was started as root */
+	SANDBOX_HAS_SCOPE = 1 << 11, /* pod: signals of the task stay in its box */
 };
 
 struct sandbox_reply_configured {

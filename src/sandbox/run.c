@@ -370,7 +370,7 @@ static int open_client(const struct run *run, struct sandbox_client **ret_client
 		if (filter < 0)
 			return err_errno(e, -errno, "could not open \"%s\"", run->seccomp);
 	} else if (!run->seccomp) {
-		int r = sandbox_seccomp_compile(&filter, e);
+		int r = sandbox_seccomp_compile(SANDBOX_IN_NAMESPACES, &filter, e);
 
 		if (r < 0)
 			return r;

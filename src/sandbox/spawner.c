@@ -5,6 +5,7 @@
 #include "sandbox/box.h"
 #include "sandbox/io.h"
 #include "sandbox/message.h"
+#include "sandbox/pod.h"
 #include "sandbox/syscalls.h"
 #include "sandbox/template.h"
 
@@ -70,6 +71,7 @@ static _Noreturn void end(struct spawner *s)
 
 		if (b->pidfd < 0)
 			continue;
+		pod_kill_rest(s, b);
 		(void)sys_pidfd_send_signal(b->pidfd, SIGKILL);
 		(void)waitid(P_PIDFD, (id_t)b->pidfd, &info, WEXITED);
 	}
@@ -134,6 +136,20 @@ static int try_namespaces(bool *ret_proc, struct err *e)
 	return 0;
 }
 
+static int enter_namespaces(struct spawner *s, const struct sandbox_configure *request,
+			    const struct sandbox_bind *binds, size_t n, struct err *e)
+{
+	int r = identity_enter(&s->identity, request->uid_base, e);
+
+	if (r == 0)
+		r = template_enter(binds, n, e);
+	if (r == 0)
+		r = netpool_open(&s->netpool, s->limiter.proc_fd, e);
+	if (r == 0)
+		r = identity_drop(&s->identity, e);
+	return r == 0 ? try_namespaces(&s->plan.proc, e) : r;
+}
+
 static int configure_steps(struct spawner *s, const struct sandbox_configure *request, int *fds,
 			   struct sandbox_reply_configured *ret_in_force, struct err *e)
 {
@@ -141,7 +157,7 @@ static int configure_steps(struct spawner *s, const struct sandbox_configure *re
 	AUTO_FREE void *filter = NULL;
 	AUTO_FREE void *binds = NULL;
 	size_t binds_len;
-	int abi;
+	int abi = landlock_abi();
 	int r = read_whole(fds[0], &binds, sizeof(struct sandbox_bind), SANDBOX_BINDS_MAX,
 			   &binds_len, e);
 
@@ -153,34 +169,30 @@ static int configure_steps(struct spawner *s, const struct sandbox_configure *re
 	if (r < 0)
 		return r;
 	s->configured = true;
-	r = identity_enter(&s->identity, request->uid_base, e);
-	if (r == 0)
-		r = template_enter(binds, binds_len, e);
-	if (r == 0)
-		r = netpool_open(&s->netpool, s->limiter.proc_fd, e);
-	if (r == 0)
-		r = identity_drop(&s->identity, e);
-	if (r == 0)
-		r = try_namespaces(&s->plan.proc, e);
-	if (r < 0)
-		return r;
-	abi = landlock_abi();
 	if (abi < 0)
 		return err_errno(e, abi, "could not ask for Landlock");
-	s->netpool.reuse = !(request->flags & SANDBOX_CONFIGURE_NO_NETPOOL);
-	s->plan.two_ids = s->identity.two_ids;
+	s->plan.pod = request->flags & SANDBOX_CONFIGURE_POD;
 	s->plan.landlock_abi = (uint32_t)abi;
 	s->plan.filter_len = (uint16_t)filter_len;
 	s->plan.filter = TAKE_PTR(filter); /* as long as we live */
+	r = s->plan.pod ? pod_enter(s, e) : enter_namespaces(s, request, binds, binds_len, e);
+	if (r < 0)
+		return r;
+	s->netpool.reuse = !s->plan.pod && !(request->flags & SANDBOX_CONFIGURE_NO_NETPOOL);
+	s->plan.two_ids = s->identity.two_ids;
 	s->plan.last_capability = caps_last();
+	s->plan.binds_len = binds_len;
+	s->plan.binds = TAKE_PTR(binds);
 	s->boxes_len = request->boxes;
 	*ret_in_force = (struct sandbox_reply_configured){
 		.rung = request->rung,
-		.has = SANDBOX_HAS_USERNS | SANDBOX_HAS_NETNS | s->limiter.has |
+		.has = (s->plan.pod ? 0u : SANDBOX_HAS_USERNS | SANDBOX_HAS_NETNS) |
+		       s->limiter.has |
+		       (s->plan.pod && s->plan.landlock_abi >= 6 ? SANDBOX_HAS_SCOPE : 0u) |
 		       (s->netpool.reuse ? SANDBOX_HAS_NETPOOL : 0u) |
 		       (filter_len > 0 ? SANDBOX_HAS_SECCOMP : 0u) |
 		       (s->identity.two_ids ? SANDBOX_HAS_TWO_IDS : 0u) |
-		       (s->plan.proc ? SANDBOX_HAS_PROC : 0u) |
+		       (s->plan.proc || s->plan.pod ? SANDBOX_HAS_PROC : 0u) |
 		       (s->identity.root ? SANDBOX_HAS_ROOT : 0u),
 		.landlock_abi = s->plan.landlock_abi,
 		.uid_base = s->identity.uid_base,

@@ -745,7 +745,7 @@ int main(int argc, char **argv)
 	(void)sigprocmask(SIG_BLOCK, &mask, NULL);
 	w.signals = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
 	must(sandbox_profile_default(&w.binds, &w.bind_count, &e), &e);
-	must(sandbox_seccomp_compile(&w.filter, &e), &e);
+	must(sandbox_seccomp_compile(SANDBOX_IN_NAMESPACES, &w.filter, &e), &e);
 	/* What a spawner leaves behind becomes a child of ours, and is reaped. */
 	(void)prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	return run_all(&w, "/proc/self/exe", all) > 0 ? 1 : 0;

@@ -237,14 +237,14 @@ static void policy_judges_calls(void **state)
 		{-1, {0}, DENIED(ENOSYS)},
 	};
 	struct sock_filter program[1024];
-	int len = sandbox_seccomp_program(program, ARRAY_SIZE(program));
+	int len = sandbox_seccomp_program(SANDBOX_IN_NAMESPACES, program, ARRAY_SIZE(program));
 	struct seccomp_data data;
 	int denied;
 
 	(void)state;
 	assert_true(len > 0);
-	assert_int_equal(sandbox_seccomp_program(program, 10), -E2BIG);
-	len = sandbox_seccomp_program(program, ARRAY_SIZE(program));
+	assert_int_equal(sandbox_seccomp_program(SANDBOX_IN_NAMESPACES, program, 10), -E2BIG);
+	len = sandbox_seccomp_program(SANDBOX_IN_NAMESPACES, program, ARRAY_SIZE(program));
 	for (size_t i = 0; i < ARRAY_SIZE(calls); i++) {
 #ifdef __x86_64__
 		data = (struct seccomp_data){.nr = calls[i].nr, .arch = AUDIT_ARCH_X86_64};
@@ -273,6 +273,42 @@ static void policy_judges_calls(void **state)
 	assert_int_equal(judge(program, (size_t)len, &data), SECCOMP_RET_KILL_PROCESS);
 }
 
+static void policy_in_a_pod_denies_more(void **state)
+{
+	static const struct {
+		int nr;
+		uint64_t args[3];
+		uint32_t action;
+	} calls[] = {
+		{SYS_socket, {AF_UNIX, SOCK_STREAM, 0}, SECCOMP_RET_ALLOW},
+		{SYS_socket, {AF_INET, SOCK_STREAM, 0}, DENIED(EAFNOSUPPORT)},
+		{SYS_socket, {AF_NETLINK, SOCK_RAW, 0}, DENIED(EAFNOSUPPORT)},
+		{SYS_kill, {1, SIGKILL}, SECCOMP_RET_ALLOW},
+		{SYS_kill, {1, SIGSTOP}, DENIED(EPERM)},
+		{SYS_tgkill, {1, 1, SIGSTOP}, DENIED(EPERM)},
+		{SYS_pidfd_send_signal, {3, SIGSTOP}, DENIED(EPERM)},
+		{SYS_prlimit64, {0}, SECCOMP_RET_ALLOW},
+		{SYS_prlimit64, {77}, DENIED(EPERM)},
+	};
+	struct sock_filter program[1024];
+	int len = sandbox_seccomp_program(SANDBOX_IN_POD, program, ARRAY_SIZE(program));
+	struct seccomp_data data;
+
+	(void)state;
+	assert_true(len > 0);
+	for (size_t i = 0; i < ARRAY_SIZE(calls); i++) {
+#ifdef __x86_64__
+		data = (struct seccomp_data){.nr = calls[i].nr, .arch = AUDIT_ARCH_X86_64};
+#else
+		data = (struct seccomp_data){.nr = calls[i].nr, .arch = AUDIT_ARCH_AARCH64};
+#endif
+		memcpy(data.args, calls[i].args, sizeof calls[i].args);
+		if (judge(program, (size_t)len, &data) != calls[i].action)
+			fail_msg("row %zu (call %d) is judged 0x%x", i, calls[i].nr,
+				 judge(program, (size_t)len, &data));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -282,6 +318,7 @@ int main(void)
 		cmocka_unit_test(start_counts_its_descriptors),
 		cmocka_unit_test(limits_missing_or_absurd_are_refused),
 		cmocka_unit_test(policy_judges_calls),
+		cmocka_unit_test(policy_in_a_pod_denies_more),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
