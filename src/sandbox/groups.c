@@ -153,7 +153,7 @@ static bool has_ended(uint64_t pid, uint64_t start)
 {
 	uint64_t now = start_time(pid);
 
-	if (now)
+	if (now && start) /* it was not known either when the name was made, for the same reasons */
 		return now != start;
 	return pid > INT32_MAX || (kill((pid_t)pid, 0) < 0 && errno == ESRCH);
 }

@@ -45,20 +45,23 @@ int limiter_open(struct limiter *l, const struct sandbox_configure *c, int *fds,
 	return l->proc_fd < 0 ? err_errno(e, -errno, "could not open \"/proc\"") : 0;
 }
 
-/* Only ever empty groups go: the kernel sees to that. */
-void limiter_close(struct limiter *l)
+static int remove_own(const struct limiter *l, int tree)
 {
 	struct leaf leaf;
 
 	for (unsigned int box = 0; box < SANDBOX_BOXES_MAX; box++) {
 		leaf_init(&leaf, box);
-		for (int i = 0; i < _SANDBOX_TREE_MAX; i++)
-			if (l->own[i] >= 0)
-				(void)unlinkat(l->own[i], leaf.name, AT_REMOVEDIR);
+		(void)unlinkat(l->own[tree], leaf.name, AT_REMOVEDIR);
 	}
+	return unlinkat(l->parent[tree], l->name, AT_REMOVEDIR);
+}
+
+/* Only ever empty groups go: the kernel sees to that. */
+void limiter_close(struct limiter *l)
+{
 	for (int i = 0; i < _SANDBOX_TREE_MAX; i++) {
 		for (int tries = 0; tries < 3 && l->own[i] >= 0; tries++)
-			if (unlinkat(l->parent[i], l->name, AT_REMOVEDIR) == 0 || errno == ENOENT)
+			if (remove_own(l, i) == 0)
 				break;
 		cleanup_close(&l->own[i]);
 		cleanup_close(&l->parent[i]);
