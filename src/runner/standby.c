@@ -17,7 +17,7 @@
 enum {
 	REFILL_MS = 5, /* after a task: let its end be told first */
 	REFILL_LATER_MS = 25,
-	LOOK_MS = 30 * 1000,
+	LOOKS_IN_IDLE = 20,
 	FAILURES_MAX = 3, /* in a row: the language's standby is given up */
 	SETUP_PATH_MAX = 256,
 	RECENT_MAX = 8,
@@ -155,8 +155,11 @@ static int start_command(struct standby *s, const char *const *envp, struct err 
 	return r;
 }
 
+static void look(uv_timer_t *timer);
+
 static int boot(struct standby_pool *p, struct kind *k, struct err *e)
 {
+	const uint64_t look_ms = (uint64_t)p->cfg.idle_ms / LOOKS_IN_IDLE;
 	struct standby *s = calloc(1, sizeof(*s));
 	char **envp = NULL;
 	int r = s ? environment_new(k->language, &envp, e) : err_set(e, -ENOMEM, "out of memory");
@@ -177,6 +180,8 @@ static int boot(struct standby_pool *p, struct kind *k, struct err *e)
 	p->n++;
 	p->bytes += (uint64_t)k->language->run.standby.memory_bytes;
 	p->booting = s;
+	if (!uv_is_active((uv_handle_t *)&p->look_timer))
+		(void)uv_timer_start(&p->look_timer, look, look_ms, look_ms);
 	return 0;
 }
 
@@ -196,7 +201,7 @@ static unsigned wanted(const struct standby_pool *p, const struct kind *k, int64
 	int64_t window_us = 2 * k->boot_us;
 	unsigned n = 1;
 
-	if (k->failures >= FAILURES_MAX || now_us - k->used_us > STANDBY_IDLE_MS * INT64_C(1000))
+	if (k->failures >= FAILURES_MAX || now_us - k->used_us > p->cfg.idle_ms * 1000)
 		return 0;
 	if (window_us < WINDOW_MIN_US)
 		window_us = WINDOW_MIN_US;
@@ -371,8 +376,6 @@ struct step *standby_take(struct standby_pool *p, const struct standby_wish *w)
 		step = TAKE_PTR(s->step);
 		standby_end(s);
 	}
-	if (!uv_is_active((uv_handle_t *)&p->look_timer))
-		(void)uv_timer_start(&p->look_timer, look, LOOK_MS, LOOK_MS);
 	refill_later(p, REFILL_LATER_MS);
 	return step;
 }
@@ -497,6 +500,8 @@ int standby_pool_new(uv_loop_t *loop, struct box_pool *boxes, const struct stand
 	p->loop = loop;
 	p->boxes = boxes;
 	p->cfg = *cfg;
+	if (p->cfg.idle_ms == 0)
+		p->cfg.idle_ms = STANDBY_IDLE_MS;
 	list_init(&p->kinds);
 	(void)uv_timer_init(loop, &p->refill_timer);
 	(void)uv_timer_init(loop, &p->look_timer);

@@ -36,6 +36,7 @@ struct standby_config {
 	unsigned max;	       /* of all languages together: boxes that are set aside for them */
 	unsigned max_language; /* of one */
 	uint64_t budget_bytes; /* by what languages say that one costs */
+	int64_t idle_ms;       /* 0: STANDBY_IDLE_MS */
 	/* Whether there is a slot that no task has. */
 	bool (*idle)(void *ctx);
 	void *ctx;
