@@ -9,6 +9,7 @@ static void tell_standby(void *ctx, const struct standby_view *view)
 
 	(*n)++;
 	log_info("runner", "stands by", LOG_STR("language", view->language->name),
+		 LOG_STR("step", view->compiles ? "compile" : "run"),
 		 LOG_STR("state", view->ready ? "ready" : "boots"),
 		 LOG_INT("box", view->placed ? (int64_t)view->place.box : -1),
 		 LOG_INT("init_pid", view->placed ? (int64_t)view->place.init_pid : -1));

@@ -84,7 +84,7 @@ static void step_ended(struct step *s)
 	struct step_end end = {
 		.failed = s->failed[0] ? s->failed : NULL,
 		.exited = &s->exited,
-		.standby = s->use.standby,
+		.standby = s->use.standby || s->sign,
 		.unused = s->unused,
 		.collected = s->collect_fd,
 	};
