@@ -14,11 +14,13 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/str.h"
 #include "scheduler/scheduler.h"
 #include "wire/codec.h"
 #include "wire/conn.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,8 +72,9 @@ static void run_task(struct peer *p, const Kiln__Assign *a)
 	Kiln__Accepted accepted = KILN__ACCEPTED__INIT;
 	Kiln__RunDone run = KILN__RUN_DONE__INIT;
 	Kiln__RunResult result = KILN__RUN_RESULT__INIT;
-	Kiln__Done done = KILN__DONE__INIT;
+	Kiln__Done done;
 
+	kiln__done__init(&done);
 	accepted.task = run.task = done.task = a->task;
 	result.outcome = TASK_OUTCOME_OK;
 	run.result = &result;
@@ -101,10 +104,13 @@ static const struct wire_conn_ops peer_ops = {.frame = on_frame, .closed = on_cl
 
 static void greet(struct peer *p)
 {
-	Kiln__LanguageStatus python = KILN__LANGUAGE_STATUS__INIT, *languages[] = {&python};
-	Kiln__Isolation isolation = KILN__ISOLATION__INIT;
-	Kiln__Hello hello = KILN__HELLO__INIT;
+	Kiln__LanguageStatus python, *languages[] = {&python};
+	Kiln__Isolation isolation;
+	Kiln__Hello hello;
 
+	kiln__language_status__init(&python);
+	kiln__isolation__init(&isolation);
+	kiln__hello__init(&hello);
 	python.name = (char[]){"python"};
 	python.version = (char[]){"3"};
 	python.installed = true;
@@ -439,12 +445,12 @@ static void measure(size_t pods, size_t tasks, size_t schedulers, struct answer 
 int main(int argc, char **argv)
 {
 	static const size_t pods[] = {10, 100, 1000, 5000};
-	size_t tasks = argc > 1 ? strtoul(argv[1], NULL, 10) : 20000;
-	size_t schedulers = argc > 2 ? strtoul(argv[2], NULL, 10) : 3;
+	uint64_t tasks = 20000, schedulers = 3;
 	struct rlimit files;
 	struct answer first = {0};
 
-	if (!tasks || !schedulers || schedulers > SCHEDULERS_MAX) {
+	if ((argc > 1 && str_to_u64(argv[1], 1, 1000000, &tasks) < 0) ||
+	    (argc > 2 && str_to_u64(argv[2], 1, SCHEDULERS_MAX, &schedulers) < 0)) {
 		(void)fprintf(stderr, "usage: bench-dispatch [TASKS] [SCHEDULERS, at most %d]\n",
 			      SCHEDULERS_MAX);
 		return 64;
@@ -454,8 +460,8 @@ int main(int argc, char **argv)
 		files.rlim_cur = files.rlim_max;
 		(void)setrlimit(RLIMIT_NOFILE, &files);
 	}
-	(void)printf("%zu tasks by each of %zu schedulers\n%8s %14s %8s %14s\n", tasks, schedulers,
-		     "pods", "us per task", "of 10", "bytes per pod");
+	(void)printf("%" PRIu64 " tasks by each of %" PRIu64 " schedulers\n%8s %14s %8s %14s\n",
+		     tasks, schedulers, "pods", "us per task", "of 10", "bytes per pod");
 	for (size_t i = 0; i < ARRAY_SIZE(pods); i++) {
 		struct answer a;
 
