@@ -6,7 +6,7 @@ KILN_TEST_KUBE_SERVER   https://HOST:PORT
 KILN_TEST_KUBE_CA       file with the certificate of its authority
 KILN_TEST_KUBE_TOKEN    file with the token of an administrator
 
-Everything happens in the namespace of deploy/kubernetes/base, which must have no pods."""
+Everything happens in the namespace of deploy/kubernetes/namespace, which must have no pods."""
 
 import json
 import os
@@ -36,7 +36,7 @@ class ApiServer:
             self.token = f.read().strip()
         self.context = ssl.create_default_context(cafile=self.ca)
         self.listeners, self.stopping, self.next_ip = {}, False, 0
-        self.kubectl("apply", "-k", os.path.join(ROOT, "deploy", "kubernetes", "base"))
+        self.kubectl("apply", "-k", os.path.join(ROOT, "deploy", "kubernetes", "namespace"))
         assert not self.pods(), "the namespace is in use"
         # As the schedulers have it: no more rights than the manifests give.
         self.scheduler_token = os.path.join(directory, "token")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The manager of pods, with the rights of deploy/kubernetes/base, at a real API server (api_server.py
+"""The manager of pods, with the rights of deploy/kubernetes/namespace, at a real API server (api_server.py
 says which). What the fake one of tests/integration gets wrong would show here."""
 
 import os
