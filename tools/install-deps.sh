@@ -61,11 +61,18 @@ cppcheck             cmd:cppcheck
 shellcheck           cmd:shellcheck
 curl                 cmd:curl
 util-linux           cmd:setpriv
+python3-seccomp      py:seccomp
 faketime             file:/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1
 '
 
 vm='
 qemu-system-x86      cmd:qemu-system-x86_64
+'
+
+# What deploy/images/build.sh makes images with.
+images='
+buildah              cmd:buildah
+debootstrap          cmd:debootstrap
 '
 
 # The servers of tools/stack.sh, which starts them itself.
@@ -107,13 +114,14 @@ for group in "$@"; do
     more-languages) table+=$more_languages ;;
     test) table+=$test ;;
     vm) table+=$vm ;;
+    images) table+=$images ;;
     stack) table+=$stack_postgres$stack_rabbitmq$stack_redis$stack_prometheus ;;
     stack-postgres) table+=$stack_postgres ;;
     stack-rabbitmq) table+=$stack_rabbitmq ;;
     stack-redis) table+=$stack_redis ;;
     stack-prometheus) table+=$stack_prometheus ;;
     *)
-        echo "install-deps: no group \"$group\": build, languages, more-languages, test, vm, stack" >&2
+        echo "install-deps: no group \"$group\": build, languages, more-languages, test, vm, images, stack" >&2
         exit 2
         ;;
     esac
