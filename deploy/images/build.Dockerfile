@@ -9,7 +9,7 @@ RUN /src/tools/install-deps.sh build
 COPY meson.build meson_options.txt openapi.yaml /src/
 COPY deploy/systemd /src/deploy/systemd
 COPY languages /src/languages
-COPY tools /src/tools
+COPY tools/include-trees.sh tools/openapi-to-c.py /src/tools/
 COPY src /src/src
 COPY tests/meson.build /src/tests/meson.build
 COPY bench /src/bench

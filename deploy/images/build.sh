@@ -25,7 +25,8 @@ mirror=${KILN_DEBIAN_MIRROR:-http://deb.debian.org/debian}
 security=${KILN_DEBIAN_SECURITY:-http://deb.debian.org/debian-security}
 version=$(sed -n "s/^\tversion: '\(.*\)',$/\1/p" meson.build)
 
-programs='meson.build meson_options.txt openapi.yaml deploy/systemd languages tools src bench tests/meson.build'
+programs='meson.build meson_options.txt openapi.yaml deploy/systemd languages src bench tests/meson.build'
+programs+=' tools/install-deps.sh tools/include-trees.sh tools/openapi-to-c.py'
 
 # Name, and what it is made from beside its Dockerfile and "install". "=NAME": that image.
 images() {

@@ -371,6 +371,28 @@ def test_example_of_a_language_is_known_to_all_who_must_know_it(tmp_path, cli):
         "python313", "not", "installed"]
 
 
+@pytest.mark.parametrize("component", ["pod-isolation", "runtime-class"])
+def test_pods_without_namespaces_are_used_once(tmp_path, component):
+    """Under the runtime's own profile, with the folders that such a task needs."""
+    pools = of_kind(overlay_with(tmp_path, components=[f"components/{component}"]), "PodTemplate")
+    assert {p["metadata"]["name"] for p in pools} == set(languages())
+    options = subprocess.run([program("kiln-runner"), "--help"], check=True, text=True,
+                             stdout=subprocess.PIPE, timeout=30).stdout
+    for pool in pools:
+        spec, notes = pool["template"]["spec"], pool["metadata"]["annotations"]
+        runner = spec["containers"][0]
+        assert notes["kiln/recycle-tasks"] == notes["kiln/slots"] == "1"
+        assert "hostUsers" not in spec and "procMount" not in runner["securityContext"]
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert runner["command"][-1] == "--isolation=pod" and "--isolation" in options
+        volumes = {v["name"]: v for v in spec["volumes"]}
+        for mount in runner["volumeMounts"]:
+            if mount["mountPath"] in ("/box", "/tmp"):
+                assert volumes[mount["name"]]["emptyDir"]["medium"] == "Memory"
+        assert {"/box", "/tmp"} <= {m["mountPath"] for m in runner["volumeMounts"]}
+        assert spec.get("runtimeClassName") == ("kata" if component == "runtime-class" else None)
+
+
 # Secrets
 
 
