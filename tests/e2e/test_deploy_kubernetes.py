@@ -8,11 +8,16 @@ import json
 import os
 import re
 import shutil
+import secrets as random
 import subprocess
+import sys
 
 import pytest
 
-from harness import ROOT, program
+from harness import ROOT, program, wait_until
+
+sys.path.insert(0, os.path.join(ROOT, "tests", "integration"))
+from fake_kube import Kube  # noqa: E402
 
 yaml = pytest.importorskip("yaml")
 
@@ -320,6 +325,36 @@ def test_the_control_plane_has_no_compiler_and_the_libraries_that_kiln_needs():
     for path in map(os.path.basename, files):
         packages = {line.partition(":")[0] for line in owners.splitlines() if line.endswith("/" + path)}
         assert packages & set(text.split()), path
+
+
+@pytest.mark.parametrize("overlay", ["base", "pod-isolation"])
+def test_kiln_makes_pods_of_the_templates_as_they_are(built, tmp_path, make_server, overlay):
+    """Its own reader takes all of them, and a pool's first pod is what the template says."""
+    objects = built["base"] if overlay == "base" else overlay_with(
+        tmp_path, components=[f"components/{overlay}"])
+    templates = {o["metadata"]["name"]: o for o in of_kind(objects, "PodTemplate")}
+    secret = tmp_path / "secret"
+    with open(os.open(secret, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as f:
+        f.write(random.token_hex(32))
+    kube = Kube(namespace=SYSTEM)
+    try:
+        for one in templates.values():
+            kube.put("podtemplates", one)
+        server = make_server(args=[f"--pods={kube.url}", f"--cluster-secret-file={secret}"],
+                             start=False)
+        server.start(ready=False)  # these pods have no runner
+        first = {n for n, o in templates.items() if int(o["metadata"]["annotations"]["kiln/min"]) > 0}
+        assert first
+
+        def made():
+            return {p["metadata"]["labels"]["kiln/pool"]: p for p in kube.pods()}
+        wait_until(lambda: first <= set(made()), what="the first pods")
+        for name, pod in made().items():
+            for key, value in templates[name]["template"]["spec"].items():
+                assert pod["spec"][key] == value, (name, key)
+        assert "cannot use a pod template" not in server.log_text()
+    finally:
+        kube.close()
 
 
 # Pools of one's own
