@@ -26,7 +26,7 @@ DASHBOARDS = sorted(glob.glob(os.path.join(ROOT, "deploy", "grafana", "dashboard
 
 
 def promtool(*args, **kw):
-    done = subprocess.run(["promtool", *args], cwd=PROMETHEUS, text=True, check=False, timeout=60,
+    done = subprocess.run(["promtool", *args], cwd=PROMETHEUS, text=True, check=False, timeout=180,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **kw)
     assert done.returncode == 0, done.stdout
     return done.stdout
