@@ -126,7 +126,7 @@ def test_objects_are_told_apart_and_have_a_place(built, overlay):
         key = (o["kind"], o["metadata"].get("namespace"), o["metadata"]["name"])
         assert key not in seen
         seen.add(key)
-        if o["kind"] != "Namespace":
+        if o["kind"] not in ("Namespace", "ClusterRole", "ClusterRoleBinding"):
             wanted = {"seccomp": {"kiln-seccomp"}}.get(overlay, {SYSTEM, DATA})
             assert o["metadata"]["namespace"] in wanted, key
     assert {n for _, n, _ in seen if n} == {n for k, _, n in seen if k == "Namespace"}
@@ -160,7 +160,7 @@ def test_pods_refer_to_what_is_there(built, secrets, overlay):
                     if kind in source:
                         find(key, obj, source[kind]["name"])
             for variable in one.get("env", []):
-                if "valueFrom" in variable:
+                if "secretKeyRef" in variable.get("valueFrom", {}):
                     ref = variable["valueFrom"]["secretKeyRef"]
                     assert ref["key"] in find("Secret", obj, ref["name"])["data"], name
             ports = {p["name"] for p in one.get("ports", [])}
@@ -231,12 +231,15 @@ def test_containers_have_no_right_that_they_do_not_need(built, overlay):
 
 def test_only_schedulers_have_rights_and_those_that_they_use(built):
     objects = built["overlays/production"]
-    bound = of_kind(objects, "RoleBinding")
-    assert [[s["name"] for s in b["subjects"]] for b in bound] == [["kiln-scheduler"]]
-    assert not of_kind(objects, "ClusterRole") + of_kind(objects, "ClusterRoleBinding")
+    for kind in ("Role", "ClusterRole"):
+        bound = of_kind(objects, kind + "Binding")
+        assert [[s["name"] for s in b["subjects"]] for b in bound] == [["kiln-scheduler"]]
     for rule in of_kind(objects, "Role")[0]["rules"]:
         assert "*" not in rule["apiGroups"] + rule["resources"] + rule["verbs"]
         assert set(rule["resources"]) <= {"pods", "podtemplates", "leases"}
+    # Of the whole cluster: which nodes are there, and nothing else.
+    assert [r["rules"] for r in of_kind(objects, "ClusterRole")] == [
+        [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"]}]]
 
 
 def test_pods_of_pools_have_no_way_out(built):
@@ -291,6 +294,8 @@ def test_every_language_has_a_pool_of_an_image_that_has_it(built):
         assert [v["secret"]["items"] for v in pool_spec["volumes"] if "secret" in v] == [
             [{"key": name, "path": "key"}]]
         notes = pool["metadata"]["annotations"]
+        assert notes["kiln/key"] == "pod" and [v["name"] for v in init["env"]] == ["POD_NAME"]
+        assert not any(m["mountPath"] == "/run/kiln-secret" for m in runner["volumeMounts"])
         slots = [a for a in runner["command"] + runner.get("args", []) if a.startswith("--slots=")]
         assert slots[-1] == "--slots=" + notes["kiln/slots"], name
         assert int(notes["kiln/min"]) <= int(notes["kiln/max"])
