@@ -21,7 +21,7 @@ MESON_FUZZ    = --werror --buildtype=debugoptimized -Db_sanitize=address,undefin
 	-Dc_args=-fsanitize=fuzzer-no-link
 
 .DEFAULT_GOAL := help
-.PHONY: help deps run build build-asan build-fuzz test test-quick test-e2e test-stack test-chaos test-hostile test-vm images census chaos stack stack-down bench pool-sim fuzz check \
+.PHONY: help deps run build build-asan build-fuzz test test-quick test-e2e test-stack test-chaos test-hostile test-cluster test-vm images census chaos stack stack-down bench pool-sim fuzz check \
 	reports format install clean
 
 help: ## this list
@@ -78,6 +78,9 @@ test-stack: ## the tests that need the stack: brings it up, runs them, takes it 
 
 test-chaos: ## a load while parts are killed, stopped and cut off: nothing accepted is lost
 	@$(PYTHON) tools/test.py chaos
+
+test-cluster: build ## Kiln on a Kubernetes of one node, which is built (once) and started here; ARGS=--short
+	@$(PYTHON) tools/test.py cluster $(ARGS)
 
 test-hostile: ## programs that attack, bomb and flood, beside ordinary ones: nothing gets out or is left
 	@$(PYTHON) tools/test.py hostile

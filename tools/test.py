@@ -6,6 +6,7 @@
     tools/test.py quick      unit, sandbox and integration tests on the sanitized build
     tools/test.py stack      tests that need PostgreSQL, RabbitMQ and Redis, which it starts
     tools/test.py chaos      a load while parts are killed, stopped and cut off, and its checker
+    tools/test.py cluster    a Kubernetes of one node, Kiln on it, and faults of both; --short: some of it
     tools/test.py hostile    programs that attack, bomb and flood, beside ordinary ones, and a census after
     tools/test.py check      formatting, banned functions, header boundaries, scripts, clang-tidy
     tools/test.py fuzz       every fuzz target for --seconds
@@ -159,7 +160,7 @@ def meson_tests(tally, directory, suites=(), without=()):
     tally.add(title, passed, failed, skipped, time.monotonic() - start)
 
 
-def pytest(tally, directory, tests="tests/e2e", python=PYTHON, without=()):
+def pytest(tally, directory, tests="tests/e2e", python=PYTHON, without=(), inside=(), more=()):
     title = f"{tests} {directory}"
     heading(title)
     start = time.monotonic()
@@ -167,7 +168,7 @@ def pytest(tally, directory, tests="tests/e2e", python=PYTHON, without=()):
     if os.path.exists(log):
         os.unlink(log)
     env = os.environ | SANITIZER_ENV | {"KILN_BUILD": os.path.join(ROOT, directory)}
-    code = call([python, "-B", "-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider",
+    code = call([*inside, python, "-B", "-m", "pytest", *more, "-q", "--color=no", "-p", "no:cacheprovider",
                  "--durations=5", f"--junit-xml={log}",
                  *(f"--ignore-glob=*/{name}" for name in without), tests], env=env).returncode
     try:
@@ -187,6 +188,18 @@ def stack_tests(tally):
             pytest(tally, ASAN, "tests/stack")
     except RuntimeError as e:
         tally.add("stack", 0, [str(e)], [], 0)
+
+
+# For the pools that have a load; those of the others are built and tried with all the rest.
+IMAGES = ("runner", "gcc", "python", "scripts")
+MORE_IMAGES = ("go", "jdk", "node", "php", "ruby")
+
+
+def cluster_tests(tally, short):
+    """On the release build: what is looked for is in the order of things, not in memory."""
+    names = IMAGES if short else IMAGES + MORE_IMAGES
+    pytest(tally, RELEASE, "tests/cluster", inside=["tests/cluster/run.sh", *names, "--"],
+           more=["-m", "not long"] if short else [])
 
 
 def chaos_tests(tally):
@@ -436,9 +449,10 @@ def run_all(tally, seconds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["all", "quick", "stack", "chaos", "hostile", "check", "fuzz",
-                                         "reports"])
+    parser.add_argument("what", choices=["all", "quick", "stack", "cluster", "chaos", "hostile",
+                                         "check", "fuzz", "reports"])
     parser.add_argument("--seconds", type=int, default=10, help="for each fuzz target")
+    parser.add_argument("--short", action="store_true", help="of cluster: what takes a few minutes")
     args = parser.parse_args()
     tally = Tally()
     if args.what == "reports":
@@ -453,6 +467,9 @@ def main():
     elif args.what == "stack":
         if build(tally, "build-asan", ASAN):
             stack_tests(tally)
+    elif args.what == "cluster":
+        if build(tally, "build", RELEASE):
+            cluster_tests(tally, args.short)
     elif args.what == "chaos":
         if build(tally, "build", RELEASE):
             chaos_tests(tally)
