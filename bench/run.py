@@ -8,6 +8,7 @@
     bench/run.py --build build --sandbox  only what a sandbox costs by itself
     bench/run.py --build build --hostile  ordinary tasks beside hostile ones, and how late those end
     bench/run.py --build build --soak     what is held over 100,000 tasks, and nothing else
+    bench/run.py --cluster                Kiln's pods on a Kubernetes of one node
     bench/run.py --distributed            Kiln as separate processes over PostgreSQL, RabbitMQ and
                                           Redis, beside the embedded one
 """
@@ -24,6 +25,7 @@ import time
 
 import distributed
 import hostile
+import pods
 from measure import PROGRAMS, UNSEEN, Bench, line, ports, save, say, show_figures
 from servers import CLEAN_ENV, ROOT, Server
 
@@ -150,7 +152,10 @@ def main():
     parser.add_argument("--sandbox", action="store_true")
     parser.add_argument("--hostile", action="store_true")
     parser.add_argument("--distributed", action="store_true")
+    parser.add_argument("--cluster", action="store_true")
     args = parser.parse_args()
+    if args.cluster and not pods.inside():
+        pods.enter(sys.argv)
     bench = Bench(args.build, args.quick)
     report = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "machine": machine(),
               "slots": args.slots, "quick": args.quick}
@@ -183,6 +188,11 @@ def main():
             report["distributed"] = distributed.run(bench, args.slots)
             show_figures(report, distributed.figures(report["distributed"]))
             save(report, "distributed")
+            return
+        if args.cluster:
+            report["cluster"] = pods.run(bench)
+            show_figures(report, pods.figures(report["cluster"]))
+            save(report, "cluster")
             return
         with Server(bench.build, args.slots) as server:
             report["start_ms"] = server.start_ms
