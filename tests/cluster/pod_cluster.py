@@ -74,9 +74,12 @@ def kill(name):
 
 def kustomizations():
     """Every folder that can be applied by itself; a component is part of others."""
-    found = glob.glob(os.path.join(DEPLOY, "**", "kustomization.yaml"), recursive=True)
-    folders = sorted(os.path.dirname(path) for path in found)
-    return [one for one in folders if "components" not in one.split(os.sep)]
+    found = []
+    for path in glob.glob(os.path.join(DEPLOY, "**", "kustomization.yaml"), recursive=True):
+        with open(path, encoding="utf-8") as f:
+            if yaml.safe_load(f)["kind"] == "Kustomization":
+                found.append(os.path.dirname(path))
+    return sorted(found)
 
 
 @functools.cache
