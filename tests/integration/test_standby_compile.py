@@ -46,6 +46,7 @@ RIGHT = {
     "classes that came along": {"data/x.txt": "text", "B.class": "no class"},
     "taken name": {"KilnGiven.java": "public class KilnGiven { static int await() { return 1; } }", "A.java": "class A { int x = KilnGiven.await(); }"},
     "taken name of the compiler": {"KilnCompiler.java": "class KilnCompiler { }"},
+    "file is a folder's name": {"A.java/B.java": "class B { }"},
     "processor is not run": {"META-INF/services/javax.annotation.processing.Processor": "Evil"},
 }
 WRONG = {
@@ -81,13 +82,12 @@ WRONG = {
     "module": {"A.java": "import sun.misc.Unsafe; import jdk.internal.misc.VM; class A { }"},
     "compiler's own classes": {"A.java": "class A { com.sun.tools.javac.main.Main m; }"},
     "more than a hundred": {"A.java": "class A { " + "".join(f"int x{i} = y{i}; " for i in range(150)) + "}"},
-    "too big a method": {"A.java": "class A { void f() { int x; " + "x = 123456; x = 7 * 8; " * 9000 + "} }"},
+    "too big a method": {"A.java": "class A { void f() { int x; " + "x = 123456; x = 7 * 8; " * 20000 + "} }"},
     "too long a constant": {"A.java": f"class A {{ String s = \"{'x' * 70000}\"; }}"},
     "deep expression": {"A.java": "class A { int x = " + "(" * 20000 + "1" + ")" * 20000 + "; }"},
     "warnings with errors": {"A.java": "import java.util.*; class A { List<String> f(List l) { new Integer(1); return y; } }"},
     "messages in order": {"Z.java": "class Z { int x = 1L; }", "A.java": "class A { int x = 1L; }", "M.java": "class M { int x = ; }"},
     "module-info": {"module-info.java": "module m { requires nope; }"},
-    "file is a folder's name": {"A.java/B.java": "class B { }"},
 }
 
 
