@@ -342,7 +342,7 @@ static void connect_all(struct bench *b, const struct sockaddr_un *address, size
 
 	for (size_t i = 0; i < pods; i++) {
 		int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		char name[32];
+		char name[40];
 
 		must(fd >= 0 && connect(fd, (const void *)address, sizeof *address) == 0,
 		     "could not connect to a runner");
