@@ -2,7 +2,6 @@
 #include "config/config.h"
 
 #include "base/fs.h"
-#include "base/memory.h"
 #include "base/str.h"
 #include "base/url.h"
 #include "config/config_table.h"
@@ -339,14 +338,6 @@ static int64_t default_slots(void)
 	return n < 2 ? 2 : n;
 }
 
-/* Local runners share the machine. */
-static int64_t default_standby_bytes(const struct config *c)
-{
-	int64_t runners = (c->slots + c->slots_per_runner - 1) / c->slots_per_runner;
-
-	return (int64_t)memory_to_spare(memory_total(), (unsigned)runners);
-}
-
 static int default_data_dir(char **env, char **ret_path)
 {
 	const char *share = find_variable(env, "XDG_DATA_HOME");
@@ -399,8 +390,6 @@ static int fill_in(struct config *c, char **env, struct err *e)
 
 	if (!c->slots)
 		c->slots = default_slots();
-	if (c->standby_bytes < 0)
-		c->standby_bytes = default_standby_bytes(c);
 	if (!c->data_dir)
 		r = default_data_dir(env, &c->data_dir);
 	if (r >= 0 && !c->languages)
@@ -451,7 +440,6 @@ int config_load(int argc, char **argv, char **env, struct config **ret_config, s
 
 	if (!c || !(c->origins = calloc(config_keys_count, sizeof *c->origins)))
 		return err_errno(e, -ENOMEM, "could not read the configuration");
-	c->standby_bytes = -1; /* 0 is a value of its own */
 	r = find_file(argc, argv, env, &path, e);
 	if (r >= 0)
 		r = set_presets(c, e);

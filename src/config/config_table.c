@@ -146,9 +146,8 @@ const struct config_key config_keys[] = {
 	 .offset = AT(compile_cache_shared),
 	 .preset = "false",
 	 .help = "tenants share what was compiled: a hit then tells that somebody sent the same"},
-	NUMBER(CONFIG_BYTES, "standby_bytes", standby_bytes, 0, 1024 * GIB, NULL,
-	       "memory of each runner for interpreters that are started beforehand; 0: none; its "
-	       "share of a sixteenth of the memory, from 128MiB to 1GiB, or none where not given"),
+	NUMBER(CONFIG_BYTES, "standby_bytes", standby_bytes, 0, 1024 * GIB, "0",
+	       "memory of each runner for interpreters that are started beforehand; 0: none"),
 	NUMBER(CONFIG_INT, "connection_max", connection_max, 1, 100000, "1000",
 	       "open connections of clients"),
 	NUMBER(CONFIG_INT, "connection_max_per_address", connection_max_per_address, 0, 100000, "0",

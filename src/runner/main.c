@@ -9,7 +9,6 @@
 #include "base/cleanup.h"
 #include "base/fs.h"
 #include "base/log.h"
-#include "base/memory.h"
 #include "base/str.h"
 #include "runner/derive.h"
 #include "runner/key.h"
@@ -60,8 +59,7 @@ static const char usage_text[] =
 	"  --compile-cache-bytes N size of the compile cache (default: 256MiB)\n"
 	"  --share-compile-cache   tenants share what was compiled\n"
 	"  --standby-bytes N       memory for interpreters that are started beforehand, by what\n"
-	"                          language files say that one costs; 0: none (default: a\n"
-	"                          sixteenth of the memory, from 128MiB to 1GiB, or none)\n"
+	"                          language files say that one costs; 0, the default: none\n"
 	"  --lease TIME            kill the tasks of a scheduler that is silent for so long,\n"
 	"                          until it names a lease of its own (default: 15s)\n"
 	"  --log-level LEVEL       debug, info, warn or error (default: info)\n"
@@ -385,7 +383,6 @@ int main(int argc, char **argv)
 		.slots = 1,
 		.uid_base = DEFAULT_UID_BASE,
 		.cache_bytes = (size_t)256 << 20,
-		.standby_bytes = (size_t)memory_to_spare(memory_total(), 1),
 		.lease_ms = 15000,
 	};
 	enum runner_exit code = RUNNER_EXIT_USAGE;
