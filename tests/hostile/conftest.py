@@ -20,9 +20,9 @@ def hostile_server():
     path = tempfile.mkdtemp(prefix=f"{MARK}-test-")
     os.chmod(path, 0o755)
     config = {"sandbox": {"uid_base": census.UID_BASE}} if os.getuid() == 0 else {}
-    # With interpreters that stand by, as servers are: so with what they are made of.
+    # With interpreters that stand by, and so with what they are made of.
     setup = os.environ.get("KILN_TEST_SETUP_DIR", os.path.join(path, "setup"))
-    server = harness.Server(path, slots=4, config=config, env={"KILN_SETUP_DIR": setup}).start()
+    server = harness.Server(path, slots=4, config=config, env={"KILN_SETUP_DIR": setup, "KILN_STANDBY_BYTES": "256MiB"}).start()
     harness.wait_until(lambda: not census.is_making(server), 300, what="end of the making beforehand")
     yield server
     server.close()
