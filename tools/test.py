@@ -424,7 +424,7 @@ def reports(names=tuple(REPORTS)):
 # Long ones need one build only. What an API server says is read by code that a sanitizer should watch;
 # whether programs behave the same with and without a standby is the interpreters' affair.
 SANITIZED_ONLY = ("test_kube_*.py",)
-RELEASE_ONLY = ("test_setup.py", "test_standby.py")
+RELEASE_ONLY = ("test_setup.py", "test_standby.py", "test_standby_compile.py")
 CLUSTER_ONLY = ("test_deploy_kubernetes.py",)
 
 

@@ -46,7 +46,7 @@ enum {
 };
 
 #define SANDBOX_GROUP_PREFIX "kiln-sandbox."
-#define SANDBOX_WORK_DIR "/box" /* working directory, HOME; writable, executable, counted */
+#define SANDBOX_WORK_DIR     "/box" /* working directory, HOME; writable, executable, counted */
 
 enum sandbox_message_type {
 	SANDBOX_CONFIGURE =
