@@ -32,6 +32,7 @@ INVARIANTS = {
     "output": "no more than the limit is kept, none of it altered, and a flood ends the task",
     "pairs": "no task finds anything of another one, before, beside or after it",
     "processes": "no process outlives its task or reaches one outside, and their number is bounded",
+    "standby": "an interpreter that stood by serves one program, and leaves it no way to those that still do",
     "time": "CPU time of all processes together and time on the clock are bounded",
 }
 
