@@ -437,7 +437,7 @@ def run_all(tally, seconds):
         pytest(tally, ASAN, without=CLUSTER_ONLY)
     if build(tally, "build", RELEASE):
         meson_tests(tally, RELEASE, ["sandbox"])
-        pytest(tally, RELEASE, "tests/integration", without=SANITIZED_ONLY)
+        pytest(tally, RELEASE, "tests/integration", without=SANITIZED_ONLY, more=["-m", "not long"])
         pytest(tally, RELEASE, without=CLUSTER_ONLY)
         contract(tally, RELEASE)
         pytest(tally, RELEASE, "tests/hostile")

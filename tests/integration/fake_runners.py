@@ -77,7 +77,8 @@ class Runners:
         with self.lock:
             left = [p for _, p in self.runners.values()]
         for p in left:
-            p.terminate()
+            # What stands before a runner may not pass the signal on; what it made ends with it.
+            p.terminate() if p.args[0] == self.program("kiln-runner") else p.kill()
         for p in left:
             try:
                 p.wait(10)

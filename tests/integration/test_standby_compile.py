@@ -90,6 +90,11 @@ WRONG = {
 }
 
 
+def some(programs):
+    """All of them, of which a run that is short of time takes every fourth: each has a JVM start for it."""
+    return [pytest.param(name, marks=[pytest.mark.long] if i % 4 else []) for i, name in enumerate(programs)]
+
+
 @pytest.fixture(scope="module")
 def compiler(start):
     """Without a cache, so that everything is compiled."""
@@ -136,7 +141,7 @@ def told(result):
     return c["exit_code"], c["limit_hit"], c["output_truncated"], c["output"].decode(errors="replace")
 
 
-@pytest.mark.parametrize("name", list(RIGHT))
+@pytest.mark.parametrize("name", some(RIGHT))
 def test_right_programs_are_compiled_the_same(compiler, name):
     cold, warm = both(compiler, RIGHT[name])
     assert told(cold)[0] == 0, told(cold)
@@ -152,7 +157,7 @@ def test_program_that_is_too_deep_is_refused_the_same(compiler):
     assert cut[0] == cut[1] and cut[0][0] == 3
 
 
-@pytest.mark.parametrize("name", list(WRONG))
+@pytest.mark.parametrize("name", some(WRONG))
 def test_wrong_programs_are_refused_the_same(compiler, name):
     cold, warm = both(compiler, WRONG[name])
     assert told(cold)[0] not in (0, None) and told(cold)[3], told(cold)
