@@ -163,17 +163,19 @@ static void on_spawner_lost(void *ctx, const char *message)
 
 /* ---- the connection ---- */
 
+static bool used_up(const struct runner *r, uint64_t tasks)
+{
+	return r->max_tasks && tasks >= r->max_tasks;
+}
+
 static bool take_slot(void *ctx)
 {
 	struct runner *r = ctx;
 
-	if (r->draining || r->busy == r->place.slots)
+	if (r->draining || r->busy == r->place.slots || used_up(r, r->taken))
 		return false;
 	r->busy++;
 	r->taken++;
-	/* Said before it is through with its last, so that nobody sends another meanwhile. */
-	if (r->max_tasks && r->taken == r->max_tasks)
-		drain(r);
 	return true;
 }
 
@@ -185,6 +187,8 @@ static void give_slot(void *ctx)
 	r->tasks++;
 	if (r->standby)
 		standby_poke(r->standby);
+	if (used_up(r, r->tasks))
+		drain(r);
 	if (r->draining && r->busy == 0)
 		stop_flushed(r);
 }

@@ -15,7 +15,6 @@
 #include "base/map.h"
 #include "loop/backoff.h"
 #include "outbox/reconciler.h"
-#include "scheduler/choice.h"
 #include "scheduler/lanes.h"
 #include "scheduler/scheduler.h"
 #include "store/access.h"
@@ -122,7 +121,6 @@ struct runner {
 	uint64_t cache_hits, cache_misses; /* as of the last heartbeat, for metrics */
 	scheduler_lost_cb lost;
 	void *lost_ctx;
-	struct choice_place place; /* of choice.h */
 };
 
 /* What is taken of one language. */
@@ -146,8 +144,7 @@ struct scheduler {
 	struct map jobs; /* by id */
 	struct reconciler *reconciler;
 	struct list runners;
-	struct choice *choice; /* among them */
-	struct list retries;   /* jobs with retry set */
+	struct list retries; /* jobs with retry set */
 	uv_timer_t renew_timer;
 	uv_timer_t sweep_timer;
 	uv_timer_t retry_timer;
@@ -224,6 +221,7 @@ int assign_send(struct job *j);
 
 /* runner.c */
 struct runner *runner_choose(struct scheduler *s, size_t language, const struct task_spec *spec);
+bool runner_can_take(const struct runner *r, size_t language);
 void runner_release_slot(struct job *j);
 void runner_free(struct runner *r);
 struct runner *runner_find(struct scheduler *s, const char *pod); /* NULL: none */

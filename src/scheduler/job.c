@@ -276,7 +276,6 @@ void job_start(struct job *j, struct runner *r)
 {
 	j->runner = r;
 	r->busy++;
-	choice_update(j->scheduler->choice, r);
 	lanes_started(&j->lane);
 	list_push_back(&r->jobs, &j->runner_link);
 	if (!j->spec)
@@ -301,17 +300,10 @@ void job_cancel(struct job *j)
 
 void job_runner_lost(struct job *j, const char *message)
 {
-	/* What takes no more tasks has not taken this one, which crossed that word on its way. */
-	bool not_taken = j->runner->draining && j->state == JOB_ASSIGNED;
-
 	runner_release_slot(j);
 	/* While fetching, nothing was sent or claimed: it goes on, finds no runner, starts over. */
 	if (j->state != JOB_ASSIGNED && j->state != JOB_RUNNING)
 		return;
-	if (not_taken) {
-		job_settle(j, SETTLE_HAND_BACK);
-		return;
-	}
 	(void)snprintf(j->error_code, sizeof j->error_code, "runner_lost");
 	(void)snprintf(j->error_message, sizeof j->error_message, "%s", message);
 	job_settle(j, SETTLE_RETRY);

@@ -49,9 +49,23 @@ static void for_each_job(struct scheduler *s, bool (*pick)(const struct job *j),
 
 static bool may_run(void *ctx, size_t language)
 {
-	const struct scheduler *s = ctx;
+	struct scheduler *s = ctx;
+	struct runner *r;
 
-	return choice_can_run(s->choice, language);
+	LIST_FOREACH (r, &s->runners, link)
+		if (runner_can_take(r, language))
+			return true;
+	return false;
+}
+
+static bool any_free_slot(struct scheduler *s)
+{
+	struct runner *r;
+
+	LIST_FOREACH (r, &s->runners, link)
+		if (r->greeted && !r->draining && !r->full && r->busy < r->slots)
+			return true;
+	return false;
 }
 
 static void on_dispatch(struct deferred *d)
@@ -59,7 +73,7 @@ static void on_dispatch(struct deferred *d)
 	struct scheduler *s = container_of(d, struct scheduler, dispatch);
 	struct lane_item *item;
 
-	while (!s->closing && choice_any(s->choice)) {
+	while (!s->closing && any_free_slot(s)) {
 		struct job *j;
 
 		item = lanes_take(s->lanes, may_run, s);
@@ -417,14 +431,12 @@ int scheduler_new(uv_loop_t *loop, const struct scheduler_config *cfg,
 	s->intake = calloc(language_count(cfg->languages) + 1, sizeof *s->intake);
 	s->offered = calloc(language_count(cfg->languages) + 1, sizeof *s->offered);
 	if (!s->intake || !s->offered ||
-	    choice_new(language_count(cfg->languages), &s->choice) < 0 ||
 	    lanes_new(language_count(cfg->languages), cfg->weights,
 		      &(struct lanes_limit){tenants_running_max, s}, &s->lanes) < 0 ||
 	    defer_new(loop, &s->defer) < 0 ||
 	    bus_subscribe(cfg->bus, BUS_CANCEL, on_cancel, s) < 0 || open_reconciler(s) < 0) {
 		bus_unsubscribe(cfg->bus, BUS_CANCEL, on_cancel, s);
 		lanes_free(s->lanes);
-		choice_free(s->choice);
 		defer_close(s->defer);
 		free(s->intake);
 		free(s->offered);
@@ -442,8 +454,12 @@ int scheduler_new(uv_loop_t *loop, const struct scheduler_config *cfg,
  * others are seen. */
 static size_t choose_prefetch(struct scheduler *s, size_t language)
 {
-	size_t slots = choice_slots(s->choice, language), prefetch;
+	const struct runner *r;
+	size_t slots = 0, prefetch;
 
+	LIST_FOREACH (r, &s->runners, link)
+		if (r->greeted && !r->draining && r->languages[language])
+			slots += r->slots;
 	if (!slots)
 		return 0;
 	prefetch = slots * PREFETCH_PER_SLOT;
@@ -509,7 +525,6 @@ static void on_handle_closed(uv_handle_t *handle)
 	if (--s->open_handles)
 		return;
 	lanes_free(s->lanes);
-	choice_free(s->choice);
 	map_fini(&s->jobs);
 	free(s->intake);
 	free(s->offered);

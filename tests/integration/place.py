@@ -18,7 +18,6 @@ SECRET = "/secret/key"  # in the place; readable by its user, as a mounted Secre
 
 # Root of the place: what a language's image has, two writable folders, and a secret.
 MAKE = r"""
-PATH=/usr/sbin:/usr/bin:/sbin:/bin
 set -e
 root=$1; tree=$2; build=$3; user=$4; more=$5; shift 5
 mount --make-rprivate /
@@ -35,7 +34,7 @@ for part in "$tree" "$build" $more; do mkdir -p "$root$part"; mount --bind "$par
 echo the-key-of-this-runner > "$root/secret/key"
 chown "$user" "$root/secret/key"; chmod 400 "$root/secret/key"
 exec chroot "$root" setpriv --reuid "$user" --regid "$user" --clear-groups --no-new-privs \
-	--bounding-set=-all --pdeathsig KILL "$@"
+	--bounding-set=-all "$@"
 """
 
 NAMESPACES = 0x7E020000  # CLONE_NEW...
