@@ -2,7 +2,6 @@
 #include "runner/verdict.h"
 
 #include "base/cleanup.h"
-#include "sandbox/client.h"
 
 #include <errno.h>
 

@@ -1,5 +1,0 @@
-# SPDX-License-Identifier: Apache-2.0
-
-
-def pytest_configure(config):
-    config.addinivalue_line("markers", "long: left out by `make test`; pytest -m long tests/integration")
