@@ -21,7 +21,7 @@ MESON_FUZZ    = --werror --buildtype=debugoptimized -Db_sanitize=address,undefin
 	-Dc_args=-fsanitize=fuzzer-no-link
 
 .DEFAULT_GOAL := help
-.PHONY: help deps run build build-asan build-fuzz test test-quick test-e2e test-stack test-chaos test-hostile test-vm census chaos stack stack-down bench pool-sim fuzz check \
+.PHONY: help deps run build build-asan build-fuzz test test-quick test-e2e test-stack test-chaos test-hostile test-cluster test-vm images census chaos stack stack-down bench pool-sim fuzz check \
 	reports format install clean
 
 help: ## this list
@@ -79,12 +79,19 @@ test-stack: ## the tests that need the stack: brings it up, runs them, takes it 
 test-chaos: ## a load while parts are killed, stopped and cut off: nothing accepted is lost
 	@$(PYTHON) tools/test.py chaos
 
+test-cluster: build ## Kiln on a Kubernetes of one node, which is built (once) and started here; ARGS=--short
+	@$(PYTHON) tools/test.py cluster $(ARGS)
+
 test-hostile: ## programs that attack, bomb and flood, beside ordinary ones: nothing gets out or is left
 	@$(PYTHON) tools/test.py hostile
 
 test-vm: build ## the sandbox on cgroup v2 with all controllers, in a virtual machine; minutes
 	@tools/install-deps.sh vm
 	meson test -C $(BUILD) --no-rebuild --suite vm --print-errorlogs
+
+images: ## container images, with buildah; ARGS="python" one and what it needs (deploy/images/build.sh --help)
+	@tools/install-deps.sh images
+	@deploy/images/build.sh $(ARGS)
 
 census: build ## ten thousand tasks that leave things behind, and what is left of them; TASKS=100000
 	KILN_BUILD=$(BUILD) KILN_HOSTILE_TASKS=$(TASKS) $(PYTHON) -B -m pytest -s -p no:cacheprovider \

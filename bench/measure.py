@@ -118,6 +118,24 @@ class Bench:
         result["resident_mib"] = server.resident_mib()
         return result
 
+    def sandbox(self):
+        """A sandbox made, used once and destroyed, without a server, beside the program alone."""
+        say("\nStatic C hello, by a spawner without a server: a box is made, used once, removed")
+        directory = tempfile.mkdtemp(dir=self.scratch)
+        path = os.path.join(directory, "main")
+        with open(f"{path}.c", "w", encoding="utf-8") as f:
+            f.write(PROGRAMS[0][3])
+        subprocess.run(["gcc", "-O2", "-static", "-o", path, f"{path}.c"], env=CLEAN_ENV, check=True)
+        result = {"floor": self.json_of([self.tool("bench-floor"), str(self.seconds(3)), "hello", path])}
+        line("bare", result["floor"])
+        for rung in ("auto", "rlimit"):
+            told = self.json_of([self.tool("bench-sandbox"), os.path.join(self.build, "kiln-sandbox"),
+                                 str(max(200, int(5000 * self.scale))), "4", rung, path])
+            result[rung] = told["start_to_exited"] | {"rps": told["per_second"], "rung": told["rung"],
+                                                      "cpu_ms": told["cpu_ms_per_task"]}
+            line(f"sandbox, {told['rung']}", result[rung])
+        return result
+
     def unseen(self, server, entry):
         """A bare compile and run, and a task of a program that was never seen, in turn."""
         language, title, source, code = entry

@@ -176,7 +176,7 @@ static int bench(const char *program, unsigned int count, unsigned int boxes,
 
 	o.binds = binds;
 	if (r == 0)
-		r = sandbox_seccomp_compile(&filter, e);
+		r = sandbox_seccomp_compile(SANDBOX_IN_NAMESPACES, &filter, e);
 	o.seccomp_fd = filter;
 	if (r == 0)
 		r = write_job(payload, &job, e);

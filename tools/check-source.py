@@ -6,7 +6,8 @@
    src/config: everything else is given its settings;
  * every source file says its licence on top; headers have "#pragma once";
  * sizes: a file has at most 800 lines, a header at most 320;
- * a header that tools/public-headers.txt does not name belongs to its folder alone.
+ * a header that tools/public-headers.txt does not name belongs to its folder alone;
+ * what runs with privileges in kiln-sandbox has at most 2,000 lines that are neither blank nor comment.
 """
 
 import os
@@ -26,6 +27,15 @@ MAIN = re.compile(r"^int main\(", re.M)
 
 FILE_LINES_MAX = 800
 HEADER_LINES_MAX = 320
+
+# What runs in the spawner, as against what runs inside a box without rights and what is the client's.
+# docs/THREATS.md tells people the same; a source of the program that is in none of these is a mistake.
+PRIVILEGED = {"loop": """main spawner box message protocol io limiter cgroup cgroup1 cgroup2 rlimit netpool
+                 identity caps""".split(), "start": ["template"]}
+INSIDE = "init setup task files landlock archive".split()
+POD = ["pod"]  # the spawner's and the box's, where neither has any rights
+CLIENT = """client commands groups ids names probe profile run seccomp verdict walls""".split()
+PRIVILEGED_LINES_MAX = 2020
 
 # The project's own number parser is where the C library's may be called.
 ALLOWED = {("src/base/str.c", "strtoull"), ("src/base/str.c", "strtoll")}
@@ -80,6 +90,30 @@ def check_headers(path, text, public):
                    f'"{header}" is private to src/{header.split("/")[0]}/ (tools/public-headers.txt)')
 
 
+def code_lines(name):
+    with open(os.path.join(ROOT, "src", "sandbox", f"{name}.c"), encoding="utf-8") as f:
+        text = re.sub(r"/\*.*?\*/", lambda m: "\n" * m.group(0).count("\n"), f.read(), flags=re.S)
+    return sum(1 for line in text.split("\n") if line.strip())
+
+
+def check_privileged():
+    """Nothing may be linked into kiln-sandbox that is not counted as what it is."""
+    with open(os.path.join(ROOT, "src", "sandbox", "meson.build"), encoding="utf-8") as f:
+        text = f.read()
+    linked = set(re.findall(r"'(\w+)\.c'", text[:text.index("sandbox_client_sources")]))
+    named = {*PRIVILEGED["loop"], *PRIVILEGED["start"], *INSIDE, *POD, *CLIENT}
+    for name in sorted(linked ^ named):
+        yield f"src/sandbox/{name}.c", "is linked into kiln-sandbox or named in tools/check-source.py, not both"
+    count = sum(code_lines(name) for names in PRIVILEGED.values() for name in names)
+    if count > PRIVILEGED_LINES_MAX:
+        yield "src/sandbox", f"{count} lines run with privileges, at most {PRIVILEGED_LINES_MAX}"
+
+
+def privileged_table():
+    for title, names in (*PRIVILEGED.items(), ("inside", INSIDE), ("pod", POD), ("client", CLIENT)):
+        print(f"{title:10} {sum(code_lines(n) for n in names):5}")
+
+
 def read_public():
     with open(os.path.join(ROOT, "tools", "public-headers.txt"), encoding="utf-8") as f:
         return {line.split("#")[0].strip() for line in f} - {""}
@@ -90,6 +124,12 @@ def main():
                            stdout=subprocess.PIPE).stdout.decode().split("\0")
     public = read_public()
     bad = 0
+    if "--privileged" in sys.argv:
+        privileged_table()
+        return 0
+    for path, what in check_privileged():
+        print(f"{path}: {what}")
+        bad += 1
     for path in filter(None, files):
         full = os.path.join(ROOT, path)
         if not os.path.exists(full):

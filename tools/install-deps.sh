@@ -61,11 +61,33 @@ cppcheck             cmd:cppcheck
 shellcheck           cmd:shellcheck
 curl                 cmd:curl
 util-linux           cmd:setpriv
+python3-seccomp      py:seccomp
 faketime             file:/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1
 '
 
 vm='
 qemu-system-x86      cmd:qemu-system-x86_64
+'
+
+# What deploy/images/build.sh makes images with.
+images='
+buildah              cmd:buildah
+debootstrap          cmd:debootstrap
+'
+
+# What tests/cluster builds its Kubernetes with, and what that one calls. Any Go will do: it fetches the
+# one that Kubernetes asks for.
+cluster='
+golang-go            cmd:go
+gcc                  file:/usr/bin/gcc
+libc6-dev            file:/usr/include/stdio.h
+pkg-config           cmd:pkg-config
+libseccomp-dev       pc:libseccomp
+openssl              cmd:openssl
+curl                 cmd:curl
+jq                   cmd:jq
+iproute2             cmd:ip
+nftables             cmd:nft
 '
 
 # The servers of tools/stack.sh, which starts them itself.
@@ -107,13 +129,15 @@ for group in "$@"; do
     more-languages) table+=$more_languages ;;
     test) table+=$test ;;
     vm) table+=$vm ;;
+    images) table+=$images ;;
+    cluster) table+=$cluster ;;
     stack) table+=$stack_postgres$stack_rabbitmq$stack_redis$stack_prometheus ;;
     stack-postgres) table+=$stack_postgres ;;
     stack-rabbitmq) table+=$stack_rabbitmq ;;
     stack-redis) table+=$stack_redis ;;
     stack-prometheus) table+=$stack_prometheus ;;
     *)
-        echo "install-deps: no group \"$group\": build, languages, more-languages, test, vm, stack" >&2
+        echo "install-deps: no group \"$group\": build, languages, more-languages, test, vm, images, cluster, stack" >&2
         exit 2
         ;;
     esac

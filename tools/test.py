@@ -6,6 +6,7 @@
     tools/test.py quick      unit, sandbox and integration tests on the sanitized build
     tools/test.py stack      tests that need PostgreSQL, RabbitMQ and Redis, which it starts
     tools/test.py chaos      a load while parts are killed, stopped and cut off, and its checker
+    tools/test.py cluster    a Kubernetes of one node, Kiln on it, and faults of both; --short: some of it
     tools/test.py hostile    programs that attack, bomb and flood, beside ordinary ones, and a census after
     tools/test.py check      formatting, banned functions, header boundaries, scripts, clang-tidy
     tools/test.py fuzz       every fuzz target for --seconds
@@ -159,7 +160,7 @@ def meson_tests(tally, directory, suites=(), without=()):
     tally.add(title, passed, failed, skipped, time.monotonic() - start)
 
 
-def pytest(tally, directory, tests="tests/e2e", python=PYTHON, without=()):
+def pytest(tally, directory, tests="tests/e2e", python=PYTHON, without=(), inside=(), more=()):
     title = f"{tests} {directory}"
     heading(title)
     start = time.monotonic()
@@ -167,7 +168,7 @@ def pytest(tally, directory, tests="tests/e2e", python=PYTHON, without=()):
     if os.path.exists(log):
         os.unlink(log)
     env = os.environ | SANITIZER_ENV | {"KILN_BUILD": os.path.join(ROOT, directory)}
-    code = call([python, "-B", "-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider",
+    code = call([*inside, python, "-B", "-m", "pytest", *more, "-q", "--color=no", "-p", "no:cacheprovider",
                  "--durations=5", f"--junit-xml={log}",
                  *(f"--ignore-glob=*/{name}" for name in without), tests], env=env).returncode
     try:
@@ -187,6 +188,20 @@ def stack_tests(tally):
             pytest(tally, ASAN, "tests/stack")
     except RuntimeError as e:
         tally.add("stack", 0, [str(e)], [], 0)
+
+
+# For the pools that have a load; those of the others are built and tried with all the rest.
+IMAGES = ("runner", "gcc", "python", "scripts")
+MORE_IMAGES = ("go", "jdk", "node", "php", "ruby")
+
+
+def cluster_tests(tally, short):
+    """On the release build: what is looked for is in the order of things, not in memory."""
+    names = IMAGES if short else IMAGES + MORE_IMAGES
+    pytest(tally, RELEASE, "tests/cluster", inside=["tests/cluster/run.sh", *names, "--"],
+           more=["-m", "not long"] if short else [])
+    # With the kubectl that was built for them: Debian has none that knows components.
+    pytest(tally, RELEASE, "tests/e2e/test_deploy_kubernetes.py")
 
 
 def chaos_tests(tally):
@@ -246,18 +261,30 @@ def fuzz_one(target, seconds):
     return name, done.returncode, done.stdout
 
 
+def fuzz_figures(output):
+    """What libFuzzer tells at its end: how many inputs, how many per second, and what they reached, as
+    edges of the control flow ("cov") and as features, which are edges by how often they were taken."""
+    def stat(name):
+        found = re.findall(rf"^stat::{name}:\s+(\d+)", output, re.M)
+        return int(found[-1]) if found else 0
+    edges = re.findall(r"cov: (\d+) ft: (\d+) corp: (\d+)", output)
+    return (stat("number_of_executed_units"), stat("average_exec_per_sec"),
+            *(int(n) for n in (edges[-1] if edges else (0, 0, 0))))
+
+
 def fuzz(tally, seconds):
     heading(f"fuzz targets, {seconds} s each")
     start = time.monotonic()
     targets = fuzz_targets()
     passed, failed = 0, [] if targets else ["there is no fuzz target"]
+    print(f"  {'target':24} {'runs':>12} {'per second':>10} {'edges':>7} {'features':>8} {'corpus':>7}")
     with concurrent.futures.ThreadPoolExecutor(int(JOBS)) as pool:
         for name, code, output in pool.map(lambda t: fuzz_one(t, seconds), targets):
-            runs = next((line.split()[-1] for line in output.splitlines()
-                         if line.startswith("stat::number_of_executed_units")), "0")
-            print(f"  {name}: {runs} runs{'' if code == 0 else ', FAILED'}", flush=True)
+            runs, rate, edges, features, corpus = fuzz_figures(output)
+            print(f"  {name:24} {runs:12} {rate:10} {edges:7} {features:8} {corpus:7}"
+                  f"{'' if code == 0 else '  FAILED'}", flush=True)
             # A target that did nothing has proved nothing.
-            if code == 0 and int(runs) > 0:
+            if code == 0 and runs > 0 and edges > 0:
                 passed += 1
             else:
                 failed.append(name)
@@ -397,7 +424,8 @@ def reports(names=tuple(REPORTS)):
 # Long ones need one build only. What an API server says is read by code that a sanitizer should watch;
 # whether programs behave the same with and without a standby is the interpreters' affair.
 SANITIZED_ONLY = ("test_kube_*.py",)
-RELEASE_ONLY = ("test_setup.py", "test_standby.py")
+RELEASE_ONLY = ("test_setup.py", "test_standby.py", "test_standby_compile.py")
+CLUSTER_ONLY = ("test_deploy_kubernetes.py",)
 
 
 def run_all(tally, seconds):
@@ -406,11 +434,11 @@ def run_all(tally, seconds):
         meson_tests(tally, ASAN, without=["stack", "faults"])
         stack_tests(tally)
         pytest(tally, ASAN, "tests/integration", without=RELEASE_ONLY)
-        pytest(tally, ASAN)
+        pytest(tally, ASAN, without=CLUSTER_ONLY)
     if build(tally, "build", RELEASE):
         meson_tests(tally, RELEASE, ["sandbox"])
-        pytest(tally, RELEASE, "tests/integration", without=SANITIZED_ONLY)
-        pytest(tally, RELEASE)
+        pytest(tally, RELEASE, "tests/integration", without=SANITIZED_ONLY, more=["-m", "not long"])
+        pytest(tally, RELEASE, without=CLUSTER_ONLY)
         contract(tally, RELEASE)
         pytest(tally, RELEASE, "tests/hostile")
         chaos_tests(tally)
@@ -424,9 +452,10 @@ def run_all(tally, seconds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["all", "quick", "stack", "chaos", "hostile", "check", "fuzz",
-                                         "reports"])
+    parser.add_argument("what", choices=["all", "quick", "stack", "cluster", "chaos", "hostile",
+                                         "check", "fuzz", "reports"])
     parser.add_argument("--seconds", type=int, default=10, help="for each fuzz target")
+    parser.add_argument("--short", action="store_true", help="of cluster: what takes a few minutes")
     args = parser.parse_args()
     tally = Tally()
     if args.what == "reports":
@@ -441,6 +470,9 @@ def main():
     elif args.what == "stack":
         if build(tally, "build-asan", ASAN):
             stack_tests(tally)
+    elif args.what == "cluster":
+        if build(tally, "build", RELEASE):
+            cluster_tests(tally, args.short)
     elif args.what == "chaos":
         if build(tally, "build", RELEASE):
             chaos_tests(tally)

@@ -117,7 +117,8 @@ void http_go_on(struct http_request *r);
  * which there is no room a 503. */
 void http_reply(struct http_request *r, int status, const char *content_type, struct buf *body);
 
-/* Whether there is room for a reply of so many bytes now. */
+/* Whether there is room for a reply of so many bytes now; what was reserved for it before is let
+ * go. */
 bool http_reply_fits(struct http_request *r, size_t len);
 
 /* The same, and keeps that room for the reply, which may be larger or smaller in the end. */

@@ -2,9 +2,9 @@
 #pragma once
 
 /*
- * What the files of the HTTP server share: http.c (daemon, connections, the course of a request),
- * http_head.c (reading and judging a head), http_memory.c (who may hold how much), http_linger.c
- * (closing without cutting off a reply).
+ * What the files of the HTTP server share: http.c (daemon and connections), http_request.c (the
+ * course of a request, and its reply), http_head.c (reading and judging a head), http_memory.c (who
+ * may hold how much), http_linger.c (closing without cutting off a reply).
  */
 
 #include "api/http.h"
@@ -18,6 +18,10 @@ enum {
 	HTTP_AUTHORITY_MAX = 256,
 	/* Replies up to this are given in any case: there are no more of them than connections. */
 	HTTP_SMALL_MAX = 16 * 1024,
+	/* A client that is to send or to read has half a minute, and more for what is long. The
+	 * daemon's own time-out is of silence only: one byte now and then would hold it off for
+	 * ever. */
+	HTTP_PATIENCE_US = 30 * 1000000,
 };
 
 struct http_param {
@@ -98,6 +102,16 @@ struct http_server {
 	void (*closed)(void *ctx);
 	void *closed_ctx;
 };
+
+/* What libmicrohttpd calls for a request: with its target, before anything is decoded (what that
+ * returns is the first con_cls); for its head, its body and its end; and when it is over. cls is
+ * the server. */
+void *http_on_target(void *cls, const char *text, struct MHD_Connection *connection);
+enum MHD_Result http_on_request(void *cls, struct MHD_Connection *connection, const char *url,
+				const char *method, const char *version, const char *upload,
+				size_t *upload_size, void **con_cls);
+void http_on_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
+		       enum MHD_RequestTerminationCode why);
 
 /* Reads a request target as it stands in the request line. */
 void http_target_read(struct http_target *ret_target, const char *text);

@@ -247,16 +247,6 @@ static void settle(struct lookup *l, int code)
 		end(l);
 }
 
-static void keep_final(struct api *a, const struct task *t)
-{
-	struct buf packed;
-
-	buf_init(&packed, CACHE_TASK_BYTES_MAX);
-	if (!codec_pack_task(t, &packed))
-		cache_put(a->cfg.cache, CACHE_TASK, &t->spec.id, packed.data, packed.len);
-	buf_fini(&packed);
-}
-
 static void on_stored(struct read *read, int code)
 {
 	struct lookup *l = read->ctx;
@@ -264,9 +254,8 @@ static void on_stored(struct read *read, int code)
 	l->reading = false;
 	if (!code)
 		l->task = TAKE_PTR(l->read.get.task);
-	if (l->task && task_state_is_final(l->task->state) &&
-	    task_result_bytes(l->task->result) < CACHE_TASK_BYTES_MAX)
-		keep_final(l->api, l->task);
+	if (l->task && task_state_is_final(l->task->state))
+		cache_put_task(l->api->cfg.cache, l->task);
 	settle(l, code);
 }
 

@@ -3,6 +3,7 @@
 
 #include "base/url.h"
 #include "observe/metrics.h"
+#include "wire/codec.h"
 
 #include <errno.h>
 #include <string.h>
@@ -49,6 +50,18 @@ void cache_drop(struct cache *c, enum cache_kind kind, const struct uuid *id)
 {
 	c->ops->drop(c, kind, id);
 	metric_set(METRIC_CACHE_BYTES, (double)c->stats.bytes);
+}
+
+void cache_put_task(struct cache *c, const struct task *t)
+{
+	struct buf packed;
+
+	if (task_result_bytes(t->result) >= CACHE_TASK_BYTES_MAX)
+		return; /* packing would only find that out later */
+	buf_init(&packed, CACHE_TASK_BYTES_MAX);
+	if (codec_pack_task(t, &packed) == 0)
+		cache_put(c, CACHE_TASK, &t->spec.id, packed.data, packed.len);
+	buf_fini(&packed);
 }
 
 void cache_get(struct cache *c, struct cache_get *r)

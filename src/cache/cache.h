@@ -40,6 +40,9 @@ void cache_put(struct cache *c, enum cache_kind kind, const struct uuid *id, con
 	       size_t len);
 void cache_drop(struct cache *c, enum cache_kind kind, const struct uuid *id);
 
+/* A final task, packed, under its spec's id, unless that is larger than CACHE_TASK_BYTES_MAX. */
+void cache_put_task(struct cache *c, const struct task *t);
+
 /* done comes once, from the loop: 0 with value (valid only during the call), or -ENOENT. */
 struct cache_get {
 	enum cache_kind kind;							    /* in */

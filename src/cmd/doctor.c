@@ -20,11 +20,19 @@
 
 enum { PROBE_MAX = 64 * 1024, KEY_MAX = 64 };
 
+/* Exit status of the probe that are none of 0 and 1. */
+enum { PROBE_WRONG_USE = 2, PROBE_BELOW = 3 };
+
 const char cmd_doctor_usage[] =
-	"usage: kiln doctor [--all] [--json] [--languages DIR]\n\n"
+	"usage: kiln doctor [--all] [--json] [--config FILE] [--languages DIR]\n\n"
 	"Tells what this host offers to sandboxes (by making one: `kiln-sandbox probe`), what is\n"
-	"missing, what that costs, how to get it, and which toolchains are installed.\n\n"
-	"exit status: 0 where tasks can be run, else 1.\n";
+	"missing, what that costs, how to get it, and which toolchains are installed. What is "
+	"found\n"
+	"is held against sandbox.min_isolation of the configuration, as a server does when it\n"
+	"starts.\n\n"
+	"exit status: 0 where tasks can be run; 1 where no sandbox can be made; 3 where one can, "
+	"but\n"
+	"below the configured minimum, so that nothing would be run.\n";
 
 /* What of the probe's many lines people are shown, in words; --all shows the rest too. What is
  * missing comes with KEY.cost and KEY.get from the probe itself. */
@@ -33,7 +41,10 @@ static const struct {
 	const char *title;
 } shown[] = {
 	{"sandbox", "a sandbox can be made"},
+	{"isolation", "isolation of tasks"},
 	{"kernel", "kernel"},
+	{"min_isolation", "demanded (sandbox.min_isolation)"},
+	{"min_isolation.met", "what is demanded is there"},
 	{"limits", "limits are kept by (cgroup2 is best)"},
 	{"cgroups", "cgroups"},
 	{"cgroup2.delegated", "cgroup v2: ours, with controllers"},
@@ -54,11 +65,14 @@ static const struct {
 
 /* ---- the probe ---- */
 
-static int read_probe(const char *program, struct buf *b, int *ret_status, struct err *e)
+static int read_probe(char *program, const struct config *cfg, struct buf *b, int *ret_status,
+		      struct err *e)
 {
 	AUTO_FD int in = -EBADF;
-	char name[] = "kiln-sandbox", verb[] = "probe";
-	char *argv[] = {name, verb, NULL};
+	char verb[] = "probe", limits[] = "--limits", walls[] = "--min-isolation";
+	char *argv[] = {
+		program, verb, limits, cfg->sandbox_limits, walls, cfg->sandbox_min_isolation,
+		NULL};
 	posix_spawn_file_actions_t files;
 	int fds[2], r;
 	pid_t pid;
@@ -107,7 +121,8 @@ static int parse_probe(char *text, json_t *object)
 	return 0;
 }
 
-static int probe(json_t *host, bool *ret_works, struct err *e)
+/* The probe's exit status is ours. */
+static int probe(const struct config *cfg, json_t *host, int *ret_status, struct err *e)
 {
 	AUTO_FREE char *self = fs_self_dir();
 	AUTO_FREE char *program = NULL;
@@ -119,11 +134,15 @@ static int probe(json_t *host, bool *ret_works, struct err *e)
 		return err_errno(e, -ENOMEM, "could not find kiln-sandbox");
 	}
 	buf_init(&b, PROBE_MAX);
-	r = read_probe(program, &b, &status, e);
+	r = read_probe(program, cfg, &b, &status, e);
 	if (r >= 0 && parse_probe(b.data, host) < 0)
 		r = err_errno(e, -ENOMEM, "could not read what \"%s\" says", program);
 	buf_fini(&b);
-	*ret_works = WIFEXITED(status) && !WEXITSTATUS(status);
+	*ret_status = WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAILED;
+	if (r >= 0 && *ret_status == PROBE_WRONG_USE)
+		r = err_set(e, -EINVAL,
+			    "sandbox.min_isolation is \"%s\", of which a word is unknown",
+			    cfg->sandbox_min_isolation);
 	return r;
 }
 
@@ -164,13 +183,8 @@ static int probe_languages(const struct language_registry *registry, json_t *lan
 static int find_languages(const char *dir, json_t *languages, struct err *e)
 {
 	AUTO(language_registry_free) struct language_registry *registry = NULL;
-	AUTO(config_free) struct config *cfg = NULL;
-	char self[] = "doctor";
-	char *argv[] = {self, NULL};
-	int r = dir ? 0 : config_load(1, argv, environ, &cfg, e);
+	int r = language_registry_load(dir, &registry, e);
 
-	if (r >= 0)
-		r = language_registry_load(dir ? dir : cfg->languages, &registry, e);
 	if (r >= 0 && probe_languages(registry, languages) < 0)
 		r = err_errno(e, -ENOMEM, "could not look for the toolchains");
 	return r;
@@ -292,12 +306,30 @@ static void print_languages(const json_t *languages)
 }
 
 struct request {
-	const char *languages_dir;
+	const char *languages_dir, *config;
 	bool all, as_json;
 };
 
-static int diagnose(const struct request *q, bool *ret_works, struct err *e)
+static int load_config(const char *file, struct config **ret_config, struct err *e)
 {
+	char self[] = "doctor", flag[] = "--config";
+	char *argv[] = {self, flag, (char *)(uintptr_t)file, NULL};
+
+	return config_load(file ? 3 : 1, argv, environ, ret_config, e);
+}
+
+/* For the last line, and for scripts that read JSON. */
+static const char *verdict_of(int status)
+{
+	if (status == EXIT_OK)
+		return "Tasks can be run here.";
+	return status == PROBE_BELOW ? "Tasks will NOT be run here: below the configured minimum."
+				     : "Tasks can NOT be run here.";
+}
+
+static int diagnose(const struct request *q, int *ret_status, struct err *e)
+{
+	AUTO(config_free) struct config *cfg = NULL;
 	AUTO(json_cleanup) json_t *all = json_object();
 	AUTO_FREE char *text = NULL;
 	json_t *host = json_object(), *languages = json_array();
@@ -306,19 +338,21 @@ static int diagnose(const struct request *q, bool *ret_works, struct err *e)
 	if (!all || json_object_set_new(all, "host", host) |
 			    json_object_set_new(all, "languages", languages))
 		return err_errno(e, -ENOMEM, "could not look around");
-	r = probe(host, ret_works, e);
+	r = load_config(q->config, &cfg, e);
 	if (r >= 0)
-		r = find_languages(q->languages_dir, languages, e);
+		r = probe(cfg, host, ret_status, e);
+	if (r >= 0)
+		r = find_languages(q->languages_dir ? q->languages_dir : cfg->languages, languages,
+				   e);
 	if (r < 0)
 		return r;
 	if (!q->as_json) {
 		print_host(host, q->all);
 		print_languages(languages);
-		(void)puts(*ret_works ? "\nTasks can be run here."
-				      : "\nTasks can NOT be run here.");
+		(void)printf("\n%s\n", verdict_of(*ret_status));
 		return 0;
 	}
-	if (json_object_set_new(all, "works", json_boolean(*ret_works)) < 0 ||
+	if (json_object_set_new(all, "works", json_boolean(*ret_status == EXIT_OK)) < 0 ||
 	    !(text = json_dumps(all, JSON_INDENT(2))))
 		return err_errno(e, -ENOMEM, "could not look around");
 	(void)puts(text);
@@ -328,10 +362,11 @@ static int diagnose(const struct request *q, bool *ret_works, struct err *e)
 int cmd_doctor(int argc, char **argv)
 {
 	struct request q = {0};
-	bool works = false;
+	int status = EXIT_FAILED;
 	const struct option_row rows[] = {
 		{.name = "all", .flag = &q.all},
 		{.name = "json", .flag = &q.as_json},
+		{.name = "config", .text = &q.config},
 		{.name = "languages", .text = &q.languages_dir},
 	};
 	struct err e = {""};
@@ -341,7 +376,5 @@ int cmd_doctor(int argc, char **argv)
 		return cmd_fail(EXIT_WRONG_USE, &e);
 	if (n)
 		return cmd_fail_text(EXIT_WRONG_USE, "unexpected argument \"%s\"", argv[1]);
-	if (diagnose(&q, &works, &e) < 0)
-		return cmd_fail(EXIT_FAILED, &e);
-	return works ? EXIT_OK : EXIT_FAILED;
+	return diagnose(&q, &status, &e) < 0 ? cmd_fail(EXIT_FAILED, &e) : status;
 }

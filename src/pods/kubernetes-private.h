@@ -16,7 +16,7 @@ struct kubernetes {
 	const struct pods_ops *ops;
 	void *ctx;
 	struct kube_client *client;
-	struct kube_reflector *templates, *live;
+	struct kube_reflector *templates, *live, *nodes;
 	struct elector *elector;
 	struct pods *remote; /* connections to those that run */
 	struct plan plan;
@@ -27,6 +27,7 @@ struct kubernetes {
 	struct list writes; /* under way */
 	uv_timer_t timer;   /* the next step */
 	int64_t stepped_ms;
+	int64_t overview_ms; /* of the last in the log; 0: is due */
 	struct buf body;
 	char refusal[ERR_MSG_MAX]; /* why a write was refused last; "": none was since */
 	bool closing;
@@ -51,7 +52,8 @@ int kubernetes_describe(const struct pods *pods, struct buf *json);
 void kubernetes_soon(struct kubernetes *k);
 
 /* What follows the API server, and the connections; ctx is the struct kubernetes. */
-extern const struct kube_reflector_ops kubernetes_pod_ops, kubernetes_template_ops;
+extern const struct kube_reflector_ops kubernetes_pod_ops, kubernetes_template_ops,
+	kubernetes_node_ops;
 extern const struct pods_ops kubernetes_remote_ops;
 
 /* Cuts the next language off a list; returns where the rest begins. */

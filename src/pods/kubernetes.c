@@ -26,6 +26,7 @@ enum {
 	STEP_MS = 1000,
 	LOOK_MS = 100, /* for the first task of a pool without pods */
 	SOON_MS = 10,
+	OVERVIEW_MS = 10 * 60 * 1000,
 	POD_BODY_MAX = 1024 * 1024,
 };
 
@@ -118,6 +119,29 @@ static void explain_size(const struct plan_pool *pool, const struct sizing_verdi
 	log_info("pods", "size of a pool", LOG_STR("pool", pool->def.name), LOG_STR("why", text));
 }
 
+/* Of all pools on one page: what has not changed for long is far up in the log. */
+static void tell_overview(struct kubernetes *k)
+{
+	int64_t now = now_ms();
+
+	if (k->overview_ms && now - k->overview_ms < OVERVIEW_MS)
+		return;
+	k->overview_ms = now;
+	for (size_t i = 0; i < k->plan.n_pools; i++) {
+		const struct plan_pool *pool = k->plan.pools[i];
+		char text[SIZING_EXPLAIN_MAX];
+
+		if (pool->gone)
+			continue;
+		sizing_explain(&pool->verdict, &pool->count, text);
+		log_info("pods", "a pool as it is", LOG_STR("pool", pool->def.name),
+			 LOG_INT("min", pool->def.size.min_pods),
+			 LOG_INT("max", pool->def.size.max_pods),
+			 LOG_INT("waiting", (int64_t)pool->waiting), LOG_INT("used", pool->used),
+			 LOG_INT("failed_starts", pool->failures), LOG_STR("why", text));
+	}
+}
+
 static void step(struct kubernetes *k)
 {
 	struct plan_action actions[PLAN_ACTIONS_MAX];
@@ -132,6 +156,7 @@ static void step(struct kubernetes *k)
 	for (size_t i = 0; i < k->plan.n_pools; i++)
 		explain_size(k->plan.pools[i], &before[i]);
 	free(before);
+	tell_overview(k);
 	for (size_t i = 0; i < n; i++)
 		kubernetes_act(k, &actions[i]);
 	if (k->plan.relist) {
@@ -205,6 +230,7 @@ static void on_leader_changed(void *ctx, bool leads)
 
 	if (!leads)
 		return;
+	k->overview_ms = 0;
 	k->pods_needed = kube_reflector_lists(k->live) + 1;
 	k->templates_needed = kube_reflector_lists(k->templates) + 1;
 	kube_reflector_relist(k->live);
@@ -248,7 +274,8 @@ static void on_elector_closed(void *ctx)
 /* Those that never came are skipped. */
 static void close_followers(struct kubernetes *k)
 {
-	struct kube_reflector *reflectors[] = {TAKE_PTR(k->templates), TAKE_PTR(k->live)};
+	struct kube_reflector *reflectors[] = {TAKE_PTR(k->templates), TAKE_PTR(k->live),
+					       TAKE_PTR(k->nodes)};
 	struct pods *remote = TAKE_PTR(k->remote);
 
 	for (size_t i = 0; i < ARRAY_SIZE(reflectors); i++) {
@@ -304,7 +331,15 @@ static int open_reflectors(struct kubernetes *k, struct err *e)
 	cfg.selector = KUBE_LABEL_POOL;
 	cfg.resource = "pods";
 	cfg.ops = &kubernetes_pod_ops;
-	return kube_reflector_new(k->loop, &cfg, &k->live, e);
+	r = kube_reflector_new(k->loop, &cfg, &k->live, e);
+	if (r < 0)
+		return r;
+	/* Who may not see them does without: nodes are the cluster's, and not a namespace's. */
+	cfg.path = "/api/v1/nodes";
+	cfg.selector = NULL;
+	cfg.resource = "nodes";
+	cfg.ops = &kubernetes_node_ops;
+	return kube_reflector_new(k->loop, &cfg, &k->nodes, e);
 }
 
 static int open_elector(struct kubernetes *k, struct err *e)

@@ -52,7 +52,13 @@ static void write_pod(struct json_writer *w, const struct plan_pod *pod, int64_t
 	json_write_int_field(w, "tasks", (int64_t)pod->tasks);
 	/* Since this process knows it: since its creation, where it was made meanwhile. */
 	json_write_int_field(w, "known_s", (now_ms - pod->seen_ms) / 1000);
+	if (pod->facts.created_s)
+		json_write_int_field(w, "age_s", clock_wall_us() / 1000000 - pod->facts.created_s);
+	else
+		json_write_null_field(w, "age_s");
+	json_write_text_field(w, "node", pod->facts.node);
 	json_write_text_field(w, "reason", pod->facts.reason);
+	json_write_text_field(w, "said", pod->facts.message);
 	json_write_end_object(w);
 }
 

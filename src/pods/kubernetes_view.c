@@ -25,20 +25,24 @@ static bool can_connect(const struct plan_pod *pod)
 	return pod->facts.phase == KUBE_RUNNING && *pod->facts.ip && !pod->facts.deleting;
 }
 
-/* All pods of a pool have one key: it is mounted from a Secret, and the names of pods are not known
- * when that is made. */
+/* A pool's key is mounted from a Secret, since the names of pods are not known when that is made.
+ * Its pods have it, or each has one of its own that an init container made from it, out of reach of
+ * what runs afterwards. */
 static void connect_pod(struct kubernetes *k, struct plan_pod *pod)
 {
 	const struct plan_pool *pool = plan_find_pool(&k->plan, pod->facts.pool);
 	struct remote_address a = {.name = ""};
 	struct err e;
+	int r;
 
 	if (!pool || pod->dialled || !can_connect(pod))
 		return;
 	(void)str_copy(a.name, sizeof a.name, pod->facts.name);
 	(void)str_copy(a.host, sizeof a.host, pod->facts.ip);
 	(void)snprintf(a.port, sizeof a.port, "%u", pool->def.port);
-	if (remote_put(k->remote, &a, pool->def.name, &e) < 0) {
+	r = pool->def.key_per_pod ? remote_put(k->remote, &a, pool->def.name, a.name, &e)
+				  : remote_put(k->remote, &a, NULL, pool->def.name, &e);
+	if (r < 0) {
 		log_error("pods", "could not connect to a pod", LOG_STR("pod", a.name),
 			  LOG_STR("reason", e.msg));
 		return;
@@ -107,6 +111,7 @@ static void note_end(const struct plan_pod *pod)
 		log_warn("pods", "a pod has failed", LOG_STR("pool", f->pool),
 			 LOG_STR("pod", f->name), LOG_STR("end", end_of(f)),
 			 LOG_STR("reason", f->reason), LOG_INT("exit_code", f->exit_code),
+			 LOG_STR("said", f->message),
 			 LOG_STR("served", pod->served ? "yes" : "no"));
 }
 
@@ -279,4 +284,53 @@ const struct kube_reflector_ops kubernetes_template_ops = {
 	.seen = on_template_seen,
 	.deleted = on_template_deleted,
 	.listed = on_templates_listed,
+};
+
+/* ---- the API server's view: nodes ---- */
+
+static void on_nodes_begin(void *ctx)
+{
+	plan_nodes_begin(&((struct kubernetes *)ctx)->plan);
+}
+
+static int on_node_seen(void *ctx, const json_t *object, struct err *e)
+{
+	struct kubernetes *k = ctx;
+	struct kube_node facts;
+	int r = kube_node_read(object, &facts, e);
+
+	if (r == 0)
+		r = plan_node_seen(&k->plan, &facts);
+	if (r > 0) {
+		log_info("pods", "a node has changed", LOG_STR("node", facts.name),
+			 LOG_STR("ready", facts.ready && !facts.deleting ? "yes" : "no"),
+			 LOG_STR("cordoned", facts.unschedulable ? "yes" : "no"));
+		kubernetes_soon(k);
+	}
+	return r == -ENOMEM ? err_set(e, r, "out of memory") : r < 0 ? r : 0;
+}
+
+static void on_node_deleted(void *ctx, const json_t *object)
+{
+	struct kubernetes *k = ctx;
+	const char *name = kube_text(object, "metadata", "name", NULL);
+
+	log_info("pods", "a node is gone", LOG_STR("node", name));
+	plan_node_gone(&k->plan, name);
+	kubernetes_soon(k);
+}
+
+static void on_nodes_listed(void *ctx)
+{
+	struct kubernetes *k = ctx;
+
+	plan_nodes_listed(&k->plan);
+	kubernetes_soon(k);
+}
+
+const struct kube_reflector_ops kubernetes_node_ops = {
+	.begin = on_nodes_begin,
+	.seen = on_node_seen,
+	.deleted = on_node_deleted,
+	.listed = on_nodes_listed,
 };

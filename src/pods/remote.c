@@ -64,14 +64,30 @@ static struct place *find_place(struct remote *r, const char *name)
 	return NULL;
 }
 
-static int add_place(struct remote *r, const struct remote_address *a, const char *identity,
-		     struct err *e)
+/* Of the secret and the name; or, for a pod of a pool, of the pool's key and the name. */
+static int derive_key(const struct remote *r, const char *pool, const char *identity,
+		      uint8_t key[TLS_KEY_SIZE], struct err *e)
+{
+	uint8_t of_pool[TLS_KEY_SIZE];
+	int code;
+
+	if (!pool)
+		return tls_derive_key(r->secret, r->secret_len, identity, key, e);
+	code = tls_derive_key(r->secret, r->secret_len, pool, of_pool, e);
+	if (code == 0)
+		code = tls_derive_key(of_pool, sizeof of_pool, identity, key, e);
+	explicit_bzero(of_pool, sizeof of_pool);
+	return code;
+}
+
+static int add_place(struct remote *r, const struct remote_address *a, const char *pool,
+		     const char *identity, struct err *e)
 {
 	struct place *p = calloc(1, sizeof *p);
 	int code = p ? 0 : err_set(e, -ENOMEM, "out of memory");
 
 	if (code == 0)
-		code = tls_derive_key(r->secret, r->secret_len, identity, p->psk.key, e);
+		code = derive_key(r, pool, identity, p->psk.key, e);
 	if (code < 0) {
 		free(p);
 		return code;
@@ -120,7 +136,7 @@ static int apply(struct remote *r, const struct remote_list *l, struct err *e)
 			remove_place(p);
 	for (size_t i = 0; i < l->n && code == 0; i++)
 		if (!find_place(r, l->all[i].name))
-			code = add_place(r, &l->all[i], l->all[i].name, e);
+			code = add_place(r, &l->all[i], NULL, l->all[i].name, e);
 	return code;
 }
 
@@ -293,10 +309,10 @@ int remote_new(uv_loop_t *loop, const struct pods_config *cfg, const struct pods
 	return 0;
 }
 
-int remote_put(struct pods *pods, const struct remote_address *a, const char *identity,
-	       struct err *e)
+int remote_put(struct pods *pods, const struct remote_address *a, const char *pool,
+	       const char *identity, struct err *e)
 {
-	return add_place(remote_of(pods), a, identity, e);
+	return add_place(remote_of(pods), a, pool, identity, e);
 }
 
 void remote_drop(struct pods *pods, const char *name)

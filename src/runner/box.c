@@ -21,6 +21,7 @@ enum box_state {
 struct box {
 	enum box_state state;
 	uint64_t cookie;
+	uint32_t init_pid;   /* from READY on */
 	struct box_use *use; /* RUNNING, DYING; NULL where nobody is interested any more */
 };
 
@@ -263,8 +264,10 @@ static void box_released(struct box_pool *p, struct box *b)
 	refill(p);
 }
 
-static void box_prepared(struct box_pool *p, struct box *b)
+static void box_prepared(struct box_pool *p, struct box *b,
+			 const struct sandbox_event_prepared *prepared)
 {
+	b->init_pid = prepared->init_pid;
 	p->failures = 0;
 	backoff_reset(&p->retry);
 	box_move(p, b, BOX_READY);
@@ -328,7 +331,7 @@ static void handle_event(struct box_pool *p, const union sandbox_event *ev)
 	switch (ev->h.type) {
 	case SANDBOX_EVENT_PREPARED:
 		if (b->state == BOX_PREPARING)
-			box_prepared(p, b);
+			box_prepared(p, b, &ev->prepared);
 		break;
 	case SANDBOX_EVENT_STARTED:
 		box_started(b);
@@ -434,6 +437,14 @@ void box_pool_free(struct box_pool *p)
 	p->closing = true;
 	uv_close((uv_handle_t *)&p->poll, handle_closed);
 	uv_close((uv_handle_t *)&p->refill_timer, handle_closed);
+}
+
+bool box_place(const struct box_pool *p, const struct box_use *u, struct box_place *ret_place)
+{
+	if (!u->box)
+		return false;
+	*ret_place = (struct box_place){box_index(p, u->box), u->box->init_pid};
+	return true;
 }
 
 void box_pool_stats(const struct box_pool *p, struct box_pool_stats *ret_stats)

@@ -70,6 +70,14 @@ DEFINE_CLEANUP(struct box_pool, box_pool_free);
 
 void box_pool_stats(const struct box_pool *p, struct box_pool_stats *ret_stats);
 
+/* Which box a use has, and the first process in it, as the host numbers it. False where it has none
+ * (yet, or any more). */
+struct box_place {
+	unsigned box;
+	uint32_t init_pid;
+};
+bool box_place(const struct box_pool *p, const struct box_use *u, struct box_place *ret_place);
+
 /* Zero the use, then set ops and task. */
 void box_run(struct box_pool *p, struct box_use *u);
 

@@ -60,7 +60,7 @@ struct execution {
 	uint64_t sequence;
 	bool standby;		     /* every box so far was ready when it was wanted */
 	struct bytes message;	     /* what a standby interpreter is to do */
-	bool may_stand_by, was_exec; /* this run: may have one; had one */
+	bool may_stand_by, was_exec; /* this step: may have one; had one */
 
 	/* Why it is being ended before its time */
 	bool cancelled;
@@ -219,40 +219,47 @@ static const struct step_ops run_ops = {
 	.ended = run_ended,
 };
 
-/* Runs it in an interpreter that stands by. False where there is none, or it broke. */
-static bool run_on_standby(struct execution *x)
+/* Hands a step to what stands by for it. False where there is none, or it broke. */
+static bool give_to_standby(struct execution *x, const struct standby_wish *wish,
+			    struct step_gift *gift, char *const *args, size_t n_args)
 {
-	const struct task_run *run = &x->in.runs[x->run];
-	const struct standby_wish wish = {.language = x->language,
-					  .setup = setup_of(x),
-					  .program = &x->in.program,
-					  .run = run};
-	struct step_gift gift = {.ops = &run_ops,
-				 .ctx = x,
-				 .limits = &run->limits,
-				 .stdin_data = &run->stdin_data,
-				 .message = &x->message};
+	const int archives[] = {x->files_fd, x->build ? x->build->archive_fd : -EBADF};
 	struct step *step;
 
-	const int archives[] = {x->files_fd, x->build ? x->build->archive_fd : -EBADF};
-
 	/* Without what the language makes beforehand its command is not whole. */
-	if (!x->may_stand_by || run->cold || (x->language->setup.commands && !wish.setup))
+	if (!x->env->standby || !x->may_stand_by || !wish->step->standby.argv ||
+	    (x->language->setup.commands && !wish->setup))
 		return false;
 	bytes_fini(&x->message);
-	if (standby_message(run->args, run->n_args, archives, archives[1] >= 0 ? 2 : 1,
-			    &x->message) < 0)
+	if (standby_message(args, n_args, archives, archives[1] >= 0 ? 2 : 1, &x->message) < 0)
 		return false;
-	step = standby_take(x->env->standby, &wish);
+	step = standby_take(x->env->standby, wish);
 	if (!step)
 		return false;
-	if (step_give(step, &gift, NULL) < 0) {
+	gift->ctx = x;
+	gift->limits = wish->limits;
+	gift->message = &x->message;
+	if (step_give(step, gift, NULL) < 0) {
 		step_free(step);
 		return false;
 	}
 	x->step = step;
-	x->was_exec = true;
 	return true;
+}
+
+static bool run_on_standby(struct execution *x)
+{
+	const struct task_run *run = &x->in.runs[x->run];
+	const struct standby_wish wish = {.language = x->language,
+					  .step = &x->language->run,
+					  .setup = setup_of(x),
+					  .program = &x->in.program,
+					  .limits = &run->limits,
+					  .n_args = run->n_args};
+	struct step_gift gift = {.ops = &run_ops, .stdin_data = &run->stdin_data};
+
+	x->was_exec = !run->cold && give_to_standby(x, &wish, &gift, run->args, run->n_args);
+	return x->was_exec;
 }
 
 static void run_start(struct execution *x)
@@ -269,7 +276,6 @@ static void run_start(struct execution *x)
 	struct err e;
 	int r;
 
-	x->was_exec = false;
 	if (run_on_standby(x))
 		return;
 	r = language_argv(x->language, &x->language->run, &x->in.program,
@@ -292,6 +298,7 @@ static void run_start(struct execution *x)
 
 static void runs_begin(struct execution *x)
 {
+	x->may_stand_by = true;
 	execution_move(x, EXEC_RUNNING);
 	run_start(x);
 }
@@ -358,12 +365,20 @@ static struct build *compile_build(struct execution *x, struct step_end *end, st
 	return build;
 }
 
+static void compile_begin(struct execution *x);
+
 static void compile_ended(void *ctx, struct step_end *end)
 {
 	struct execution *x = ctx;
 	struct build *build = NULL;
 	struct err e;
 
+	if (end->unused && !stopping(x)) {
+		step_free(TAKE_PTR(x->step));
+		x->may_stand_by = false;
+		compile_begin(x);
+		return;
+	}
 	if (!end->failed && !stopping(x)) {
 		build = compile_build(x, end, &e);
 		if (!build)
@@ -383,38 +398,67 @@ static const struct step_ops compile_ops = {
 	.ended = compile_ended,
 };
 
-static void compile_start(struct execution *x)
+/* Compiles it by a compiler that stands by, which takes the arguments of the plain one. */
+static bool compile_on_standby(struct execution *x, char *const *argv)
 {
-	const struct language_step *compile = &x->language->compile;
-	struct task_limits *limits = &x->in.program.compile_limits;
-	struct step_spec spec = {
+	static const struct bytes nothing;
+	const struct standby_wish wish = {.language = x->language,
+					  .step = &x->language->compile,
+					  .setup = setup_of(x),
+					  .program = &x->in.program,
+					  .limits = &x->in.program.compile_limits};
+	struct step_gift gift = {.ops = &compile_ops, .stdin_data = &nothing};
+	size_t n = 0;
+
+	while (argv[n])
+		n++;
+	return !x->in.runs[0].cold && give_to_standby(x, &wish, &gift, argv + 1, n - 1);
+}
+
+static int compile_cold(struct execution *x, const char *const *argv, struct err *e)
+{
+	const struct step_spec spec = {
+		.argv = argv,
 		.envp = (const char *const *)x->envp,
-		.collect = (const char *const *)compile->produces,
+		.collect = (const char *const *)x->language->compile.produces,
 		.inputs = {x->files_fd},
 		.n_inputs = 1,
-		.limits = limits,
+		.limits = &x->in.program.compile_limits,
 		.merge_streams = true,
 	};
+
+	return step_start(x->env->loop, x->env->boxes, &spec, &compile_ops, x, &x->step, e);
+}
+
+static void compile_begin(struct execution *x)
+{
+	const struct language_words words = {
+		.memory_bytes = x->in.program.compile_limits.memory_bytes, .setup = setup_of(x)};
 	char **argv = NULL;
 	struct err e;
-	int r = language_argv(x->language, compile, &x->in.program,
-			      &(struct language_words){.memory_bytes = limits->memory_bytes,
-						       .setup = setup_of(x)},
-			      NULL, 0, &argv);
+	int r = language_argv(x->language, &x->language->compile, &x->in.program, &words, NULL, 0,
+			      &argv);
 
 	if (r < 0) {
 		end_failed(x, "runner_failed", err_text(r));
 		return;
 	}
+	if (!compile_on_standby(x, argv))
+		r = compile_cold(x, (const char *const *)argv, &e);
+	language_argv_free(argv);
+	if (r < 0)
+		end_failed(x, "sandbox_failed", e.msg);
+}
+
+static void compile_start(struct execution *x)
+{
+	struct task_limits *limits = &x->in.program.compile_limits;
+
 	execution_move(x, EXEC_COMPILING);
 	if (limits->output_bytes > COMPILE_OUTPUT_MAX)
 		limits->output_bytes = COMPILE_OUTPUT_MAX;
 	buf_init(&x->compile_output, (size_t)limits->output_bytes + COMPILE_NOTE_MAX);
-	spec.argv = (const char *const *)argv;
-	r = step_start(x->env->loop, x->env->boxes, &spec, &compile_ops, x, &x->step, &e);
-	language_argv_free(argv);
-	if (r < 0)
-		end_failed(x, "sandbox_failed", e.msg);
+	compile_begin(x);
 }
 
 static void build_arrived(struct cache_waiter *w, struct build *build)
@@ -515,7 +559,7 @@ void execution_begin(struct execution *x)
 		end_failed(x, "runner_failed", e.msg);
 		return;
 	}
-	x->may_stand_by = x->env->standby && x->language->run.standby.argv;
+	x->may_stand_by = true;
 	if (x->language->compile.argv || x->language->setup.commands)
 		x->identified = probe_identity(x->env->probe, x->language, x->identity);
 	if (x->language->compile.argv) {

@@ -10,8 +10,11 @@
 #include "base/fs.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "runner/derive.h"
 #include "runner/key.h"
 #include "runner/runner.h"
+#include "sandbox/client.h"
+#include "sandbox/walls.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -28,6 +31,7 @@ enum { FALLBACK_ID = 64701, DEFAULT_UID_BASE = 650000, PASSWD_MAX = 4 * 1024 * 1
 static const char usage_text[] =
 	"usage: kiln-runner --listen ADDR:PORT --key-file FILE [options]\n"
 	"       kiln-runner --connection-fd N [options]\n"
+	"       kiln-runner derive-key --help\n"
 	"\n"
 	"Takes tasks from schedulers and runs them in sandboxes.\n"
 	"\n"
@@ -45,7 +49,13 @@ static const char usage_text[] =
 	"  --uid-base N            first host id of the sandboxes, 64 are used (default: 650000)\n"
 	"  --limits RUNG           auto, cgroup2, cgroup1 or rlimit (default: auto)\n"
 	"  --min-isolation LIST    refuse to run without these: cgroup2, cgroup, userns, netns,\n"
-	"                          seccomp, landlock, two-ids; or none (default: netns,seccomp)\n"
+	"                          seccomp, landlock, two-ids; or none (default: netns,seccomp,\n"
+	"                          with pod isolation landlock,seccomp)\n"
+	"  --isolation LEVEL       sandbox; pod, where no namespaces can be made: one task is "
+	"run,\n"
+	"                          then this program ends, and a pod with it; or auto, the first\n"
+	"                          of these that works (default: sandbox)\n"
+	"  --max-tasks N           end after so many tasks; 0, the default: any number\n"
 	"  --compile-cache-bytes N size of the compile cache (default: 256MiB)\n"
 	"  --share-compile-cache   tenants share what was compiled\n"
 	"  --standby-bytes N       memory for interpreters that are started beforehand, by what\n"
@@ -68,6 +78,8 @@ enum option_id {
 	OPT_UID_BASE,
 	OPT_LIMITS,
 	OPT_MIN_ISOLATION,
+	OPT_ISOLATION,
+	OPT_MAX_TASKS,
 	OPT_CACHE_BYTES,
 	OPT_SHARE_CACHE,
 	OPT_STANDBY_BYTES,
@@ -90,6 +102,8 @@ static const struct option long_options[] = {
 	{"uid-base", required_argument, NULL, OPT_UID_BASE},
 	{"limits", required_argument, NULL, OPT_LIMITS},
 	{"min-isolation", required_argument, NULL, OPT_MIN_ISOLATION},
+	{"isolation", required_argument, NULL, OPT_ISOLATION},
+	{"max-tasks", required_argument, NULL, OPT_MAX_TASKS},
 	{"compile-cache-bytes", required_argument, NULL, OPT_CACHE_BYTES},
 	{"share-compile-cache", no_argument, NULL, OPT_SHARE_CACHE},
 	{"standby-bytes", required_argument, NULL, OPT_STANDBY_BYTES},
@@ -132,13 +146,24 @@ static int parse_user(const char *text, struct runner_options *o, struct err *e)
 
 static int parse_rung(const char *text, enum sandbox_rung *ret_rung, struct err *e)
 {
-	for (unsigned i = 0; i < _SANDBOX_RUNG_MAX; i++) {
-		if (str_eq(text, sandbox_rung_name(i))) {
-			*ret_rung = (enum sandbox_rung)i;
+	if (sandbox_rung_parse(text, ret_rung) == 0)
+		return 0;
+	return err_set(e, -EINVAL, "\"%s\" is not auto, cgroup2, cgroup1 or rlimit", text);
+}
+
+static int parse_level(const char *text, enum runner_level *ret_level, struct err *e)
+{
+	static const char *const names[] = {[RUNNER_LEVEL_SANDBOX] = "sandbox",
+					    [RUNNER_LEVEL_POD] = "pod",
+					    [RUNNER_LEVEL_AUTO] = "auto"};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
+		if (str_eq(text, names[i])) {
+			*ret_level = (enum runner_level)i;
 			return 0;
 		}
 	}
-	return err_set(e, -EINVAL, "\"%s\" is not auto, cgroup2, cgroup1 or rlimit", text);
+	return err_set(e, -EINVAL, "\"%s\" is not sandbox, pod or auto", text);
 }
 
 static int parse_log_level(const char *text, struct err *e)
@@ -172,6 +197,8 @@ static int set_number(int id, struct runner_options *o, struct err *e)
 		if (r == 0)
 			o->uid_base = (unsigned)n;
 		return r;
+	case OPT_MAX_TASKS:
+		return number(optarg, 0, INT64_MAX, &o->max_tasks, e);
 	case OPT_CACHE_BYTES:
 	case OPT_STANDBY_BYTES:
 		if (str_to_bytes(optarg, &n) < 0 || n > SIZE_MAX / 2)
@@ -210,8 +237,11 @@ static int set_option(int id, struct runner_options *o, struct err *e)
 		return parse_user(optarg, o, e);
 	case OPT_LIMITS:
 		return parse_rung(optarg, &o->rung, e);
+	case OPT_ISOLATION:
+		return parse_level(optarg, &o->level, e);
 	case OPT_MIN_ISOLATION:
-		return runner_walls_parse(optarg, &o->walls, e);
+		o->walls_given = true;
+		return sandbox_walls_parse(optarg, &o->walls, e);
 	case OPT_SHARE_CACHE:
 		o->share_cache = true;
 		return 0;
@@ -352,14 +382,16 @@ int main(int argc, char **argv)
 		.connection_fd = -EBADF,
 		.slots = 1,
 		.uid_base = DEFAULT_UID_BASE,
-		.walls = RUNNER_WALL_NETNS | RUNNER_WALL_SECCOMP,
 		.cache_bytes = (size_t)256 << 20,
 		.lease_ms = 15000,
 	};
 	enum runner_exit code = RUNNER_EXIT_USAGE;
 	struct err e;
-	int r = parse_options(argc, argv, &o, &e);
+	int r;
 
+	if (argc > 1 && str_eq(argv[1], "derive-key"))
+		return derive_key(argc - 1, argv + 1);
+	r = parse_options(argc, argv, &o, &e);
 	if (r > 0)
 		return RUNNER_EXIT_OK;
 	if (r == 0)

@@ -6,24 +6,21 @@
 #include "base/log.h"
 #include "base/signals.h"
 #include "loop/defer.h"
+#include "runner/account.h"
 #include "runner/box.h"
 #include "runner/cache.h"
+#include "runner/isolation.h"
 #include "runner/listener.h"
 #include "runner/peers.h"
 #include "runner/probe.h"
-#include "runner/profile.h"
 #include "runner/setup.h"
 #include "runner/standby.h"
-#include "runner/walls.h"
 #include "sandbox/client.h"
-#include "sandbox/seccomp.h"
 
 #include <errno.h>
-#include <grp.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -39,9 +36,11 @@ struct runner {
 	const struct runner_options *o;
 	uv_loop_t loop;
 	uv_timer_t heartbeat, flush;
-	uv_signal_t signals[2];
+	uv_signal_t signals[3];
+	uint64_t accounts;
 	struct language_registry *languages;
-	struct sandbox_client *spawner;
+	struct isolation place;
+	uint64_t max_tasks; /* 0: any number */
 	struct box_pool *boxes;
 	struct standby_pool *standby;
 	struct cache *cache;
@@ -51,11 +50,11 @@ struct runner {
 	struct defer *defer;
 	struct peers *peers;
 	struct listener *listener;
-	struct task_isolation isolation;
+	struct task_isolation isolation; /* as it is told */
 	struct execution_env env;
 	int fd; /* the connection, or what is listened on; until somebody has it */
 	unsigned busy;
-	uint64_t tasks;
+	uint64_t taken, tasks; /* begun, ended */
 	bool draining, stopping;
 	int64_t flush_until_us;
 	enum runner_exit exit_code;
@@ -136,6 +135,18 @@ static void on_signal(uv_signal_t *handle, int signal)
 		drain(r);
 }
 
+static void on_account(uv_signal_t *handle, int signal)
+{
+	struct runner *r = handle->data;
+
+	(void)signal;
+	if (r->stopping)
+		return;
+	account_tell(
+		&(struct account_of){.standby = r->standby, .setup = r->setup, .busy = r->busy},
+		++r->accounts);
+}
+
 static void on_spawner_lost(void *ctx, const char *message)
 {
 	struct runner *r = ctx;
@@ -152,13 +163,19 @@ static void on_spawner_lost(void *ctx, const char *message)
 
 /* ---- the connection ---- */
 
+static bool used_up(const struct runner *r, uint64_t tasks)
+{
+	return r->max_tasks && tasks >= r->max_tasks;
+}
+
 static bool take_slot(void *ctx)
 {
 	struct runner *r = ctx;
 
-	if (r->draining || r->busy == r->o->slots)
+	if (r->draining || r->busy == r->place.slots || used_up(r, r->taken))
 		return false;
 	r->busy++;
+	r->taken++;
 	return true;
 }
 
@@ -170,6 +187,8 @@ static void give_slot(void *ctx)
 	r->tasks++;
 	if (r->standby)
 		standby_poke(r->standby);
+	if (used_up(r, r->tasks))
+		drain(r);
 	if (r->draining && r->busy == 0)
 		stop_flushed(r);
 }
@@ -200,7 +219,7 @@ static void count(void *ctx, struct connection_counters *ret_counters)
 	box_pool_stats(r->boxes, &boxes);
 	cache_stats(r->cache, &cache);
 	*ret_counters = (struct connection_counters){
-		.slots = r->draining ? 0 : r->o->slots,
+		.slots = r->draining ? 0 : r->place.slots,
 		.busy = r->busy,
 		.standbys = boxes.ready + (r->standby ? standby_ready(r->standby) : 0),
 		.tasks = r->tasks,
@@ -255,7 +274,7 @@ static int start_peers(struct runner *r, struct err *e)
 				.env = &r->env,
 				.defer = r->defer,
 				.name = r->o->name,
-				.slots = r->o->slots,
+				.slots = r->place.slots,
 				.lease_ms = r->o->lease_ms,
 				.isolation = &r->isolation,
 			},
@@ -293,7 +312,8 @@ static void on_probed(void *ctx)
 	r->ticked_us = clock_monotonic_us();
 	(void)uv_timer_start(&r->heartbeat, on_tick, HEARTBEAT_MS, HEARTBEAT_MS);
 	log_info("runner", "runner is ready", LOG_STR("name", r->o->name),
-		 LOG_STR("listen", r->o->listen ? r->o->listen : ""), LOG_INT("slots", r->o->slots),
+		 LOG_STR("listen", r->o->listen ? r->o->listen : ""),
+		 LOG_INT("slots", r->place.slots), LOG_STR("isolation", r->isolation.level),
 		 LOG_STR("limits", r->isolation.limits));
 	if (r->setup)
 		setup_begin(r->setup);
@@ -320,57 +340,6 @@ static unsigned interpreters(const struct runner_options *o)
 static unsigned box_count(const struct runner_options *o)
 {
 	return 2 * o->slots + standbys(o) + interpreters(o);
-}
-
-static int start_spawner(struct runner *r, struct err *e)
-{
-	AUTO_FREE struct sandbox_bind *binds = NULL;
-	AUTO_FD int filter = -EBADF;
-	struct sandbox_client_options options = {
-		.program = r->o->sandbox,
-		.boxes = box_count(r->o),
-		.uid_base = r->o->uid_base,
-		.rung = r->o->rung,
-	};
-	int code = profile_new(r->languages, r->setup_dir, &binds, &options.bind_count, e);
-
-	if (code == 0)
-		code = sandbox_seccomp_compile(&filter, e);
-	if (code < 0)
-		return code;
-	options.binds = binds;
-	options.seccomp_fd = filter;
-	code = sandbox_client_new(&options, &r->spawner, e);
-	return code < 0 ? err_wrap(e, code, "could not start the spawner") : 0;
-}
-
-static void describe_isolation(struct runner *r)
-{
-	const struct sandbox_reply_configured *f = sandbox_client_in_force(r->spawner);
-
-	r->isolation = (struct task_isolation){
-		.level = (char *)(uintptr_t) "sandbox",
-		.limits = (char *)(uintptr_t)sandbox_rung_name(f->rung),
-		.namespaces = true,
-		.seccomp = f->has & SANDBOX_HAS_SECCOMP,
-		.landlock = (int)f->landlock_abi,
-		.standby = (char *)(uintptr_t) "sandbox",
-	};
-}
-
-/* Gives up root for good. Nothing to do for who never was. */
-static int drop_privileges(const struct runner_options *o, struct err *e)
-{
-	if (geteuid() == 0) {
-		if (setgroups(0, NULL) < 0 || setresgid(o->gid, o->gid, o->gid) < 0 ||
-		    setresuid(o->uid, o->uid, o->uid) < 0)
-			return err_errno(e, -errno, "could not become user %u", o->uid);
-		if (o->uid != 0 && setuid(0) == 0)
-			return err_set(e, -EPERM, "could not give up root for good");
-	}
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-		return err_errno(e, -errno, "could not give up gaining privileges");
-	return 0;
 }
 
 /* As many descriptors as are allowed; returns how many builds the cache may hold. */
@@ -401,14 +370,14 @@ static int start_boxes(struct runner *r, struct err *e)
 		.ctx = r,
 	};
 
-	return box_pool_new(&r->loop, r->spawner, &cfg, &r->boxes, e);
+	return box_pool_new(&r->loop, r->place.spawner, &cfg, &r->boxes, e);
 }
 
 static bool has_free_slot(void *ctx)
 {
 	const struct runner *r = ctx;
 
-	return !r->draining && r->busy < r->o->slots;
+	return !r->draining && r->busy < r->place.slots;
 }
 
 static int start_standby(struct runner *r, struct err *e)
@@ -421,7 +390,10 @@ static int start_standby(struct runner *r, struct err *e)
 		.ctx = r,
 	};
 
-	return cfg.max > 0 ? standby_pool_new(&r->loop, r->boxes, &cfg, &r->standby, e) : 0;
+	/* Interpreters would share the work directory with the task. */
+	return cfg.max > 0 && !r->place.pod
+		       ? standby_pool_new(&r->loop, r->boxes, &cfg, &r->standby, e)
+		       : 0;
 }
 
 static int start_parts(struct runner *r, struct err *e)
@@ -457,7 +429,11 @@ static int start_parts(struct runner *r, struct err *e)
 
 static void start_handles(struct runner *r)
 {
-	static const int signals[ARRAY_SIZE(r->signals)] = {SIGTERM, SIGINT};
+	static const struct {
+		int number;
+		uv_signal_cb cb;
+	} signals[ARRAY_SIZE(r->signals)] = {
+		{SIGTERM, on_signal}, {SIGINT, on_signal}, {SIGUSR1, on_account}};
 
 	(void)uv_timer_init(&r->loop, &r->heartbeat);
 	(void)uv_timer_init(&r->loop, &r->flush);
@@ -465,7 +441,7 @@ static void start_handles(struct runner *r)
 	for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
 		(void)uv_signal_init(&r->loop, &r->signals[i]);
 		r->signals[i].data = r;
-		(void)uv_signal_start(&r->signals[i], on_signal, signals[i]);
+		(void)uv_signal_start(&r->signals[i], signals[i].cb, signals[i].number);
 	}
 }
 
@@ -495,18 +471,17 @@ int runner_run(const struct runner_options *o, enum runner_exit *ret_exit, struc
 	if (code == 0 && o->setup_dir)
 		code = setup_enter(o->setup_dir, o->uid, o->gid, &r.setup_dir, e);
 	if (code == 0)
-		code = start_spawner(&r, e);
+		code = isolation_start(o, r.languages, r.setup_dir, box_count, &r.place, e);
 	if (code == 0)
-		code = walls_check(sandbox_client_in_force(r.spawner), o->walls, e);
-	if (code == 0)
-		code = drop_privileges(o, e);
+		code = isolation_drop_privileges(o, e);
 	if (code == 0) /* only now: the spawner was started with the default */
 		code = signals_ignore_pipe(e);
 	if (code == 0) {
-		describe_isolation(&r);
+		isolation_describe(&r.place, &r.isolation);
+		r.max_tasks = r.place.pod ? 1 : o->max_tasks;
 		code = run_loop(&r, e);
 	}
-	sandbox_client_free(r.spawner);
+	sandbox_client_free(r.place.spawner);
 	language_registry_free(r.languages);
 	free(r.setup_dir);
 	cleanup_close(&r.fd);

@@ -420,6 +420,11 @@ void setup_begin(struct setup *s)
 	make_next(s);
 }
 
+const char *setup_making(const struct setup *s)
+{
+	return s->making ? s->making->language->name : NULL;
+}
+
 const char *setup_path(struct setup *s, const struct language *l,
 		       const uint8_t identity[static DIGEST_SIZE])
 {

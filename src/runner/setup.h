@@ -44,6 +44,9 @@ void setup_free(struct setup *s);
 /* Once the languages are probed: looks for what is there, and begins to make the rest. */
 void setup_begin(struct setup *s);
 
+/* The language whose files are being made now; NULL: none, and none waits to be. */
+const char *setup_making(const struct setup *s);
+
 /* The folder inside a box with what l has made, for this identity of its toolchain; NULL where
  * there is none (yet). Good until the next call. */
 const char *setup_path(struct setup *s, const struct language *l,

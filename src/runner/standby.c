@@ -17,7 +17,7 @@
 enum {
 	REFILL_MS = 5, /* after a task: let its end be told first */
 	REFILL_LATER_MS = 25,
-	LOOK_MS = 30 * 1000,
+	LOOKS_IN_IDLE = 20,
 	FAILURES_MAX = 3, /* in a row: the language's standby is given up */
 	SETUP_PATH_MAX = 256,
 	RECENT_MAX = 8,
@@ -26,11 +26,12 @@ enum {
 	WINDOW_MAX_US = 5 * 1000 * 1000,
 };
 
-/* The standbys of one language: all alike. */
+/* The standbys of one step of one language: all alike. */
 struct kind {
 	struct list link;
 	const struct language *language;
-	char setup[SETUP_PATH_MAX]; /* "": none */
+	const struct language_step *step; /* of it */
+	char setup[SETUP_PATH_MAX];	  /* "": none */
 	struct task_limits limits;
 	struct task_limits other; /* last ones that differed */
 	struct list waiting;	  /* struct standby */
@@ -75,7 +76,7 @@ static void standby_unlink(struct standby *s)
 	s->kind->n--;
 	s->kind->n_ready -= s->ready;
 	p->n--;
-	p->bytes -= (uint64_t)s->kind->language->run.standby.memory_bytes;
+	p->bytes -= (uint64_t)s->kind->step->standby.memory_bytes;
 	if (p->booting == s)
 		p->booting = NULL;
 }
@@ -136,14 +137,25 @@ static const struct step_ops waiting_ops = {
 	.ready = on_ready,
 };
 
+static bool is_compiler(const struct kind *k)
+{
+	return k->step == &k->language->compile;
+}
+
 static int start_command(struct standby *s, const char *const *envp, struct err *e)
 {
 	const struct kind *k = s->kind;
-	const struct language_step step = {.argv = k->language->run.standby.argv};
+	const struct language_step step = {.argv = k->step->standby.argv};
 	const struct task_program program = {.entry = k->language->source};
 	const struct language_words words = {.memory_bytes = k->limits.memory_bytes,
 					     .setup = k->setup[0] ? k->setup : NULL};
-	struct step_spec spec = {.envp = envp, .limits = &k->limits, .waits = true};
+	struct step_spec spec = {
+		.envp = envp,
+		.collect = (const char *const *)k->step->produces,
+		.limits = &k->limits,
+		.merge_streams = is_compiler(k),
+		.waits = true,
+	};
 	char **argv = NULL;
 	int r = language_argv(k->language, &step, &program, &words, NULL, 0, &argv);
 
@@ -155,8 +167,11 @@ static int start_command(struct standby *s, const char *const *envp, struct err 
 	return r;
 }
 
+static void look(uv_timer_t *timer);
+
 static int boot(struct standby_pool *p, struct kind *k, struct err *e)
 {
+	const uint64_t look_ms = (uint64_t)p->cfg.idle_ms / LOOKS_IN_IDLE;
 	struct standby *s = calloc(1, sizeof(*s));
 	char **envp = NULL;
 	int r = s ? environment_new(k->language, &envp, e) : err_set(e, -ENOMEM, "out of memory");
@@ -175,8 +190,10 @@ static int boot(struct standby_pool *p, struct kind *k, struct err *e)
 	list_push_back(&k->waiting, &s->link);
 	k->n++;
 	p->n++;
-	p->bytes += (uint64_t)k->language->run.standby.memory_bytes;
+	p->bytes += (uint64_t)k->step->standby.memory_bytes;
 	p->booting = s;
+	if (!uv_is_active((uv_handle_t *)&p->look_timer))
+		(void)uv_timer_start(&p->look_timer, look, look_ms, look_ms);
 	return 0;
 }
 
@@ -196,7 +213,7 @@ static unsigned wanted(const struct standby_pool *p, const struct kind *k, int64
 	int64_t window_us = 2 * k->boot_us;
 	unsigned n = 1;
 
-	if (k->failures >= FAILURES_MAX || now_us - k->used_us > STANDBY_IDLE_MS * INT64_C(1000))
+	if (k->failures >= FAILURES_MAX || now_us - k->used_us > p->cfg.idle_ms * 1000)
 		return 0;
 	if (window_us < WINDOW_MIN_US)
 		window_us = WINDOW_MIN_US;
@@ -210,7 +227,7 @@ static unsigned wanted(const struct standby_pool *p, const struct kind *k, int64
 static bool has_room(const struct standby_pool *p, const struct kind *k)
 {
 	return p->n < p->cfg.max &&
-	       p->bytes + (uint64_t)k->language->run.standby.memory_bytes <= p->cfg.budget_bytes;
+	       p->bytes + (uint64_t)k->step->standby.memory_bytes <= p->cfg.budget_bytes;
 }
 
 /* Makes room for a language that has none, by one of the language that was not asked for longest.
@@ -302,14 +319,15 @@ static struct kind *kind_of(struct standby_pool *p, const struct standby_wish *w
 	struct kind *k;
 
 	LIST_FOREACH (k, &p->kinds, link) {
-		if (k->language == w->language)
+		if (k->step == w->step)
 			return k;
 	}
 	k = calloc(1, sizeof(*k));
 	if (!k)
 		return NULL;
 	k->language = w->language;
-	k->limits = k->other = w->run->limits;
+	k->step = w->step;
+	k->limits = k->other = *w->limits;
 	list_init(&k->waiting);
 	list_push_back(&p->kinds, &k->link);
 	return k;
@@ -327,23 +345,22 @@ static void learn(struct kind *k, const struct standby_wish *w)
 		k->failures = 0;
 		(void)str_copy(k->setup, sizeof(k->setup), setup);
 	}
-	if (same_limits(&k->limits, &w->run->limits)) {
+	if (same_limits(&k->limits, w->limits)) {
 		k->other = k->limits;
-	} else if (same_limits(&k->other, &w->run->limits)) {
+	} else if (same_limits(&k->other, w->limits)) {
 		kind_flush(k);
-		k->limits = w->run->limits;
+		k->limits = *w->limits;
 	} else {
-		k->other = w->run->limits;
+		k->other = *w->limits;
 	}
 }
 
 /* What the standby was started with cannot be changed any more. */
 static bool fits(const struct kind *k, const struct standby_wish *w)
 {
-	const struct language *l = k->language;
-
-	return same_limits(&k->limits, &w->run->limits) && str_eq(w->program->entry, l->source) &&
-	       (l->run.standby.args || w->run->n_args == 0);
+	return same_limits(&k->limits, w->limits) &&
+	       (is_compiler(k) || (str_eq(w->program->entry, k->language->source) &&
+				   (k->step->standby.args || w->n_args == 0)));
 }
 
 static struct standby *find_ready(const struct kind *k)
@@ -371,8 +388,6 @@ struct step *standby_take(struct standby_pool *p, const struct standby_wish *w)
 		step = TAKE_PTR(s->step);
 		standby_end(s);
 	}
-	if (!uv_is_active((uv_handle_t *)&p->look_timer))
-		(void)uv_timer_start(&p->look_timer, look, LOOK_MS, LOOK_MS);
 	refill_later(p, REFILL_LATER_MS);
 	return step;
 }
@@ -391,6 +406,24 @@ unsigned standby_ready(const struct standby_pool *p)
 	LIST_FOREACH (k, &p->kinds, link)
 		n += k->n_ready;
 	return n;
+}
+
+void standby_each(const struct standby_pool *p,
+		  void (*each)(void *ctx, const struct standby_view *view), void *ctx)
+{
+	struct standby *s;
+	struct kind *k;
+
+	LIST_FOREACH (k, &p->kinds, link) {
+		LIST_FOREACH (s, &k->waiting, link) {
+			struct standby_view view = {.language = k->language,
+						    .compiles = is_compiler(k),
+						    .ready = s->ready};
+
+			view.placed = step_place(s->step, &view.place);
+			each(ctx, &view);
+		}
+	}
 }
 
 /* ---- what one reads ---- */
@@ -481,6 +514,8 @@ int standby_pool_new(uv_loop_t *loop, struct box_pool *boxes, const struct stand
 	p->loop = loop;
 	p->boxes = boxes;
 	p->cfg = *cfg;
+	if (p->cfg.idle_ms == 0)
+		p->cfg.idle_ms = STANDBY_IDLE_MS;
 	list_init(&p->kinds);
 	(void)uv_timer_init(loop, &p->refill_timer);
 	(void)uv_timer_init(loop, &p->look_timer);

@@ -2,9 +2,9 @@
 #pragma once
 
 /*
- * Interpreters that stand by: a language's "standby" command, started before there is a task, each
- * in a sandbox of its own, booted and waiting for one program; after that program it ends, and its
- * sandbox with it. No user's code has run in one before, so any tenant may have any.
+ * Interpreters, and compilers, that stand by: a step's "standby" command, started before there is a
+ * task, each in a sandbox of its own, booted and waiting for one program; after that program it
+ * ends, and its sandbox with it. No user's code has run in one before, so any tenant may have any.
  *
  * What a standby was started with fits the task or it does not: limits are those of the language's
  * last tasks, so that a task which asks for others starts cold. How many there are follows what is
@@ -36,17 +36,20 @@ struct standby_config {
 	unsigned max;	       /* of all languages together: boxes that are set aside for them */
 	unsigned max_language; /* of one */
 	uint64_t budget_bytes; /* by what languages say that one costs */
+	int64_t idle_ms;       /* 0: STANDBY_IDLE_MS */
 	/* Whether there is a slot that no task has. */
 	bool (*idle)(void *ctx);
 	void *ctx;
 };
 
-/* A task's wish: what a standby must fit. */
+/* A step's wish: what a standby must fit. */
 struct standby_wish {
 	const struct language *language;
-	const char *setup; /* as for language_argv */
+	const struct language_step *step; /* of the language: run, or compile */
+	const char *setup;		  /* as for language_argv */
 	const struct task_program *program;
-	const struct task_run *run;
+	const struct task_limits *limits;
+	size_t n_args; /* of a run; a compiler's are those of its command, and it takes any */
 };
 
 /* The others outlive it. */
@@ -63,6 +66,17 @@ struct step *standby_take(struct standby_pool *p, const struct standby_wish *w);
 void standby_poke(struct standby_pool *p);
 
 unsigned standby_ready(const struct standby_pool *p);
+
+/* One that waits, or boots: what it was started for, and where. */
+struct standby_view {
+	const struct language *language;
+	bool compiles; /* for the compile step, not for runs */
+	bool ready;
+	bool placed; /* place is known: it has a box */
+	struct box_place place;
+};
+void standby_each(const struct standby_pool *p,
+		  void (*each)(void *ctx, const struct standby_view *view), void *ctx);
 
 /* What a standby reads: number of arguments, then each; number of files, then of each name, mode
  * and content, of all archives (sealed, archive.h) in their order. Numbers and lengths are 32 bits,

@@ -36,7 +36,8 @@ struct step {
 	struct output *output;
 	struct feed *feed;
 	bool waits;  /* nothing is given to it yet */
-	bool unused; /* it ended before it had read what it was given */
+	bool begun;  /* it has read what it was given, or said something since */
+	bool unused; /* it ended before that */
 	struct sign *sign;
 	int stdin_fd, given_fd; /* to write to, of a step that waits */
 	struct feed *given;	/* what it is to do, on its way */
@@ -83,7 +84,7 @@ static void step_ended(struct step *s)
 	struct step_end end = {
 		.failed = s->failed[0] ? s->failed : NULL,
 		.exited = &s->exited,
-		.standby = s->use.standby,
+		.standby = s->use.standby || s->sign,
 		.unused = s->unused,
 		.collected = s->collect_fd,
 	};
@@ -97,11 +98,14 @@ static void step_ended(struct step *s)
 
 /* ---- from the box ---- */
 
-static bool sign_given(const struct sign *g)
+/* Whether a step that waited has begun its work. The sign is taken as soon as it is there: a
+ * program may be able to read it back, so as to be run once more. */
+static bool has_begun(struct step *s)
 {
 	char byte;
 
-	return !g->step->waits && read(g->fd, &byte, 1) == 1;
+	s->begun = s->begun || (!s->waits && read(s->sign->fd, &byte, 1) == 1);
+	return s->begun;
 }
 
 static void on_started(struct box_use *u)
@@ -115,7 +119,7 @@ static void on_exited(struct box_use *u, const struct sandbox_event_exited *x)
 
 	s->exited = *x;
 	s->has_exited = true;
-	s->unused = s->sign && !sign_given(s->sign);
+	s->unused = s->sign && !has_begun(s);
 	if (s->output_ended || s->unused)
 		step_ended(s);
 }
@@ -172,6 +176,7 @@ static void on_chunk(void *ctx, enum task_stream stream, const void *bytes, size
 {
 	struct step *s = ctx;
 
+	s->begun = true;
 	s->ops->chunk(s->ctx, stream, bytes, len);
 }
 
@@ -223,10 +228,16 @@ static void on_sign(uv_poll_t *poll, int status, int events)
 	struct sign *g = poll->data;
 	struct step *s = g->step;
 	char byte;
-	ssize_t n = read(g->fd, &byte, 1);
+	ssize_t n;
 
 	(void)status;
 	(void)events;
+	if (!s->waits) {
+		(void)has_begun(s);
+		(void)uv_poll_stop(poll);
+		return;
+	}
+	n = read(g->fd, &byte, 1);
 	if (n < 0 && errno == EAGAIN)
 		return;
 	(void)uv_poll_stop(&g->poll);
@@ -403,12 +414,18 @@ int step_give(struct step *s, const struct step_gift *gift, struct err *e)
 	if (r < 0)
 		return r;
 	s->waits = false;
+	(void)uv_poll_start(&s->sign->poll, UV_READABLE, on_sign);
 	s->gift = *gift;
 	s->ops = gift->ops;
 	s->ctx = gift->ctx;
 	output_set_max(s->output, positive(gift->limits->output_bytes));
 	output_resume(s->output);
 	return 0;
+}
+
+bool step_place(const struct step *s, struct box_place *ret_place)
+{
+	return box_place(s->boxes, &s->use, ret_place);
 }
 
 void step_resume(struct step *s)

@@ -37,7 +37,7 @@ struct step_end {
 	const struct sandbox_event_exited *exited;
 	bool truncated[_TASK_STREAM_MAX];
 	bool standby;  /* the box was ready when the step wanted it */
-	bool unused;   /* a step that waited ended before it had read what it was given */
+	bool unused;   /* a step that waited ended before it had begun with what it was given */
 	int collected; /* the memfd with what came out, or -EBADF; TAKE_FD takes it over */
 };
 
@@ -70,6 +70,9 @@ int step_start(uv_loop_t *loop, struct box_pool *boxes, const struct step_spec *
 /* Gives a step that is ready its work: from now on it is the step of gift->ctx, and its times and
  * its output count from here. On failure it is as it was, and of no use any more. */
 int step_give(struct step *s, const struct step_gift *gift, struct err *e);
+
+/* Where it runs, as for box_place. */
+bool step_place(const struct step *s, struct box_place *ret_place);
 
 /* There is room for output again. */
 void step_resume(struct step *s);

@@ -2,6 +2,7 @@
 #include "runner/verdict.h"
 
 #include "base/cleanup.h"
+#include "sandbox/client.h"
 
 #include <errno.h>
 

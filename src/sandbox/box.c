@@ -3,8 +3,9 @@
 
 #include "base/cleanup.h"
 #include "sandbox/io.h"
+#include "sandbox/message.h"
+#include "sandbox/pod.h"
 #include "sandbox/syscalls.h"
-#include "sandbox/verdict.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -84,6 +85,7 @@ static void signal_init(struct spawner *s, struct box *b)
 {
 	if (b->pidfd < 0)
 		return;
+	pod_kill_rest(s, b);
 	(void)sys_pidfd_send_signal(b->pidfd, SIGKILL);
 	/* A bonus, unless init has said that nothing else is left. */
 	if (b->state == SANDBOX_BOX_RUNNING && !b->has_status)
@@ -105,39 +107,41 @@ static void read_usage(struct spawner *s, struct box *b)
 	}
 }
 
+/* Since START; 0 where it was not read. */
+static uint64_t used_cpu(const struct box *b, const struct usage *u)
+{
+	return u->cpu_usec > b->cpu_before_usec ? u->cpu_usec - b->cpu_before_usec : 0;
+}
+
 static void tell_exited(struct spawner *s, struct box *b)
 {
-	union sandbox_event event = {.exited = {.memory_peak_bytes = -1}};
-	struct verdict_facts facts = {
-		.has_status = b->has_status,
-		.status = b->status,
-		.killed_for = b->killed_for,
-		.cpu_limit_usec = b->limits.cpu_usec,
-		.wall_limit_usec = b->limits.wall_usec,
-	};
+	union sandbox_event event = {0};
+	struct sandbox_event_exited *x = &event.exited;
 
 	if (b->ended_nsec == 0)
 		b->ended_nsec = io_now_nsec();
-	read_usage(s, b);
-	facts.step = b->step;
-	facts.error = b->error;
-	if (b->has_usage) {
-		facts.oom_kills = b->usage.oom_kills;
-		if (b->usage.cpu_usec > b->cpu_before_usec)
-			facts.cpu_usec = b->usage.cpu_usec - b->cpu_before_usec;
-		event.exited.memory_peak_bytes = b->usage.memory_peak_bytes;
-	}
+	read_usage(s, b); /* may be the step that failed */
+	*x = (struct sandbox_event_exited){
+		.limit = b->killed_for,
+		.step = b->step,
+		.error = b->error,
+		.oom_kills = b->usage.oom_kills,
+		.memory_peak_bytes = b->has_usage ? b->usage.memory_peak_bytes : -1,
+		.collected_files = b->collected.files,
+		.collected_bytes = b->collected.bytes,
+		.collect_error = b->collected.error,
+		.has_status = b->has_status,
+		.status = b->status,
+		.cpu_limit_usec = b->limits.cpu_usec,
+		.wall_limit_usec = b->limits.wall_usec,
+	};
 	/* Before START nothing of a user ran: no time limit can be hit. */
-	if (b->state == SANDBOX_BOX_RUNNING || b->state == SANDBOX_BOX_COLLECTING)
-		facts.wall_usec = (b->ended_nsec - b->began_nsec) / 1000;
-	else
-		facts.cpu_usec = 0;
-	verdict_decide(&facts, &event.exited);
-	event.exited.collected_files = b->collected.files;
-	event.exited.collected_bytes = b->collected.bytes;
-	event.exited.collect_error = b->collected.error;
+	if (b->state == SANDBOX_BOX_RUNNING || b->state == SANDBOX_BOX_COLLECTING) {
+		x->wall_usec = (b->ended_nsec - b->began_nsec) / 1000;
+		x->cpu_usec = used_cpu(b, &b->usage);
+	}
 	b->told = true;
-	spawner_send(s, &event, sizeof(event.exited), SANDBOX_EVENT_EXITED, b);
+	spawner_send(s, &event, sizeof(*x), SANDBOX_EVENT_EXITED, b);
 }
 
 /* The result is known and told; what is left of it dies. */
@@ -171,7 +175,7 @@ static pid_t clone_init(struct spawner *s, struct box *b, int *ret_sock)
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
-	pid = sys_clone3(&args);
+	pid = s->plan.pod ? pod_clone_init(&pidfd) : sys_clone3(&args);
 	if (pid == 0)
 		inside_init(&s->plan, &b->limits, &b->leaf, pair[1]);
 	if (pid < 0) {
@@ -195,21 +199,22 @@ static void prepare_steps(struct spawner *s, struct box *b)
 		fail(s, b, SANDBOX_STEP_CGROUP, r);
 		return;
 	}
-	b->netns = netpool_enter(&s->netpool);
-	if (b->netns < 0) {
+	b->netns = s->plan.pod ? -1 : netpool_enter(&s->netpool);
+	if (b->netns < 0 && !s->plan.pod) {
 		fail(s, b, SANDBOX_STEP_NETNS, b->netns);
 		return;
 	}
 	b->init = clone_init(s, b, &b->sock);
-	r = netpool_leave(&s->netpool);
+	r = s->plan.pod ? 0 : netpool_leave(&s->netpool);
 	if (b->init < 0 || r < 0) {
 		fail(s, b, SANDBOX_STEP_CLONE, b->init < 0 ? b->init : r);
 		return;
 	}
-	leaf_attach(&b->leaf, b->init);
-	r = identity_map(&s->identity, s->limiter.proc_fd, b->index, b->init);
+	b->leaf.init = b->init;
+	r = s->plan.pod ? pod_enter_group(b)
+			: identity_map(&s->identity, s->limiter.proc_fd, b->index, b->init);
 	if (r < 0) {
-		fail(s, b, SANDBOX_STEP_ID_MAP, r);
+		fail(s, b, s->plan.pod ? SANDBOX_STEP_CGROUP : SANDBOX_STEP_ID_MAP, r);
 		return;
 	}
 	if (send(b->sock, "g", 1, MSG_NOSIGNAL) != 1)
@@ -233,7 +238,8 @@ static int resize_work(struct box *b, const struct sandbox_limits *limits)
 {
 	char size[24], inodes[24];
 
-	if (limits->disk_bytes == b->limits.disk_bytes && limits->inodes == b->limits.inodes)
+	if (b->context < 0 ||
+	    (limits->disk_bytes == b->limits.disk_bytes && limits->inodes == b->limits.inodes))
 		return 0;
 	(void)snprintf(size, sizeof(size), "%llu", (unsigned long long)limits->disk_bytes);
 	(void)snprintf(inodes, sizeof(inodes), "%u", limits->inodes + 4);
@@ -296,7 +302,7 @@ int box_start(struct spawner *s, struct box *b, const struct sandbox_start *requ
 		b->collect = true;
 	}
 	b->began_nsec = io_now_nsec();
-	r = spawner_forward(b->sock, request, sizeof(*request), forward, n);
+	r = message_send(b->sock, request, sizeof(*request), forward, n, MSG_DONTWAIT);
 	if (r < 0) {
 		fail(s, b, SANDBOX_STEP_MESSAGE, r);
 		return 0;
@@ -361,7 +367,7 @@ static int collect_order(struct box *b)
 				       .files = b->limits.collect_files};
 	int fds[2] = {b->job, b->output};
 
-	return spawner_forward(b->sock, &order, sizeof(order), fds, 2);
+	return message_send(b->sock, &order, sizeof(order), fds, 2, MSG_DONTWAIT);
 }
 
 static void on_exited(struct spawner *s, struct box *b, int status)
@@ -370,6 +376,7 @@ static void on_exited(struct spawner *s, struct box *b, int status)
 
 	b->has_status = true;
 	b->status = status;
+	pod_kill_rest(s, b);
 	if (b->state == SANDBOX_BOX_RUNNING && b->collect && status == 0 &&
 	    b->step == SANDBOX_STEP_NONE && b->killed_for == SANDBOX_LIMIT_NONE) {
 		b->ended_nsec = io_now_nsec();
@@ -392,7 +399,7 @@ static bool read_message(struct spawner *s, struct box *b)
 	struct inside_message m;
 	int fd[1];
 	size_t fds;
-	ssize_t n = spawner_receive(b->sock, &m, sizeof(m), fd, 1, &fds);
+	ssize_t n = message_receive(b->sock, &m, sizeof(m), fd, 1, &fds, MSG_DONTWAIT);
 
 	if (n != (ssize_t)sizeof(m)) {
 		/* End of file: the pidfd tells the rest. */
@@ -400,8 +407,10 @@ static bool read_message(struct spawner *s, struct box *b)
 			cleanup_close(&b->sock);
 		return false;
 	}
-	if (m.type == INSIDE_PREPARED && fds == 1 && b->state == SANDBOX_BOX_PREPARING) {
-		b->context = fd[0];
+	if (m.type == INSIDE_PREPARED && fds == (s->plan.pod ? 0 : 1) &&
+	    b->state == SANDBOX_BOX_PREPARING) {
+		if (fds == 1)
+			b->context = fd[0];
 		on_prepared(s, b);
 		return true;
 	}
@@ -478,7 +487,7 @@ void box_on_time(struct spawner *s, struct box *b, uint64_t now)
 		return;
 	if (leaf_usage(&s->limiter, &b->leaf, &usage) < 0)
 		usage = (struct usage){0};
-	cpu = usage.cpu_usec > b->cpu_before_usec ? usage.cpu_usec - b->cpu_before_usec : 0;
+	cpu = used_cpu(b, &usage);
 	if (usage.oom_kills > 0 || usage.memory_bytes > b->limits.memory_bytes)
 		box_kill(s, b, SANDBOX_LIMIT_MEMORY);
 	else if (cpu >= b->limits.cpu_usec)
@@ -487,4 +496,7 @@ void box_on_time(struct spawner *s, struct box *b, uint64_t now)
 		box_kill(s, b, SANDBOX_LIMIT_WALL);
 	else
 		schedule_look(s, b, now, cpu);
+	/* Nothing else bounds their number there: it ends as killed. */
+	if (b->leaf.processes_seen > b->limits.processes)
+		pod_kill_rest(s, b);
 }

@@ -42,7 +42,6 @@ struct spawner {
 	struct identity identity;
 	struct limiter limiter;
 	struct netpool netpool;
-	struct sandbox_reply_configured in_force;
 	struct box boxes[SANDBOX_BOXES_MAX];
 };
 
@@ -61,7 +60,3 @@ void box_on_time(struct spawner *s, struct box *b, uint64_t now);
 /* spawner.c: fills the header and sends; ends the process where the runner is gone. */
 void spawner_send(struct spawner *s, union sandbox_event *event, size_t size, uint16_t type,
 		  const struct box *b);
-/* The descriptors of a message with descriptors to a box or from the runner. */
-ssize_t spawner_receive(int sock, void *buf, size_t size, int *fds, size_t fds_max,
-			size_t *ret_fds);
-int spawner_forward(int sock, const void *buf, size_t size, const int *fds, size_t count);

@@ -13,13 +13,13 @@
 void leaf_init(struct leaf *leaf, unsigned int box)
 {
 	*leaf = (struct leaf){.cpu = -EBADF};
-	for (int i = 0; i < _TREE_MAX; i++)
+	for (int i = 0; i < _SANDBOX_TREE_MAX; i++)
 		leaf->dir[i] = leaf->enter[i] = -EBADF;
 	(void)snprintf(leaf->name, sizeof(leaf->name), "b%u", box);
 }
 
 /* All of it or nothing: a leaf that is kept with half of it would be one without its limit. */
-static int make_in(struct limiter *l, struct leaf *leaf, enum limiter_tree tree)
+static int make_in(struct limiter *l, struct leaf *leaf, enum sandbox_tree tree)
 {
 	const char *enter = l->ops->enter[tree];
 	AUTO_FD int dir = -EBADF;
@@ -52,11 +52,11 @@ int leaf_make(struct limiter *l, struct leaf *leaf)
 	leaf->made = true;
 	leaf->killed = false;
 	leaf->cpu_seen = 0;
-	for (int i = 0; i < _TREE_MAX; i++) {
+	for (int i = 0; i < _SANDBOX_TREE_MAX; i++) {
 		int r = 0;
 
 		if (l->ops->trees[i] && l->own[i] >= 0 && leaf->dir[i] < 0)
-			r = make_in(l, leaf, (enum limiter_tree)i);
+			r = make_in(l, leaf, (enum sandbox_tree)i);
 		if (r < 0)
 			return r;
 	}
@@ -65,27 +65,29 @@ int leaf_make(struct limiter *l, struct leaf *leaf)
 
 int leaf_clone_fd(const struct leaf *leaf)
 {
-	return leaf->dir[TREE_V2];
+	return leaf->dir[SANDBOX_TREE_V2];
 }
 
 int leaf_enter(const struct leaf *leaf)
 {
-	for (int i = 0; i < _TREE_MAX; i++)
+	for (int i = 0; i < _SANDBOX_TREE_MAX; i++)
 		if (leaf->enter[i] >= 0 && write(leaf->enter[i], "0", 1) != 1)
 			return -errno;
 	return 0;
 }
 
-void leaf_attach(struct leaf *leaf, pid_t init)
+int leaf_write(const struct limiter *l, const struct leaf *leaf, enum sandbox_tree tree,
+	       const char *name, uint64_t value)
 {
-	leaf->init = init;
+	return io_write_u64_at(leaf->dir[tree], name, value,
+			       l->creates_files ? O_CREAT | O_TRUNC : 0);
 }
 
 int leaf_set(struct limiter *l, struct leaf *leaf, const struct sandbox_limits *limits)
 {
-	if (limits->cpu_rate_permille && !l->has_cpu_rate)
+	if (limits->cpu_rate_permille && !(l->has & SANDBOX_HAS_CPU_RATE))
 		return -EOPNOTSUPP;
-	return l->ops->set(l, leaf, limits);
+	return l->ops->set ? l->ops->set(l, leaf, limits) : 0;
 }
 
 int leaf_cpu(struct limiter *l, struct leaf *leaf, uint64_t *ret_usec)
@@ -104,13 +106,13 @@ int leaf_usage(struct limiter *l, struct leaf *leaf, struct usage *ret_usage)
 
 void leaf_kill(struct limiter *l, struct leaf *leaf)
 {
-	if (!l->has_kill || leaf->dir[TREE_V2] < 0)
+	if (!(l->has & SANDBOX_HAS_CGROUP_KILL) || leaf->dir[SANDBOX_TREE_V2] < 0)
 		return;
-	(void)io_write_at(leaf->dir[TREE_V2], "cgroup.kill", "1", 0);
+	(void)io_write_at(leaf->dir[SANDBOX_TREE_V2], "cgroup.kill", "1", 0);
 	leaf->killed = true;
 }
 
-static int remove_in(struct limiter *l, struct leaf *leaf, enum limiter_tree tree)
+static int remove_in(struct limiter *l, struct leaf *leaf, enum sandbox_tree tree)
 {
 	if (leaf->dir[tree] < 0)
 		return 0;
@@ -119,11 +121,11 @@ static int remove_in(struct limiter *l, struct leaf *leaf, enum limiter_tree tre
 	cleanup_close(&leaf->dir[tree]);
 	cleanup_close(&leaf->enter[tree]);
 	/* What was read and written of it. */
-	if (tree == TREE_V2 || tree == TREE_CPUACCT)
+	if (tree == SANDBOX_TREE_V2 || tree == SANDBOX_TREE_CPUACCT)
 		cleanup_close(&leaf->cpu);
-	if (tree == TREE_V2 || tree == TREE_MEMORY)
+	if (tree == SANDBOX_TREE_V2 || tree == SANDBOX_TREE_MEMORY)
 		leaf->memory_set = 0;
-	if (tree == TREE_V2 || tree == TREE_PIDS)
+	if (tree == SANDBOX_TREE_V2 || tree == SANDBOX_TREE_PIDS)
 		leaf->processes_set = 0;
 	return 0;
 }
@@ -134,10 +136,11 @@ int leaf_remove(struct limiter *l, struct leaf *leaf)
 
 	if (!leaf->made)
 		return 0;
-	for (int i = 0; i < _TREE_MAX; i++) {
+	for (int i = 0; i < _SANDBOX_TREE_MAX; i++) {
 		/* Linux 6.18 kills what is cloned into a group that was ever killed. */
-		bool keep = l->ops->kept[i] && !leaf->failed && !(leaf->killed && i == TREE_V2);
-		int q = keep ? 0 : remove_in(l, leaf, (enum limiter_tree)i);
+		bool keep =
+			l->ops->kept[i] && !leaf->failed && !(leaf->killed && i == SANDBOX_TREE_V2);
+		int q = keep ? 0 : remove_in(l, leaf, (enum sandbox_tree)i);
 
 		if (q < 0)
 			r = q;
@@ -145,11 +148,4 @@ int leaf_remove(struct limiter *l, struct leaf *leaf)
 	if (r == 0)
 		leaf->made = leaf->failed = false;
 	return r;
-}
-
-void leaf_fini(struct limiter *l, struct leaf *leaf)
-{
-	for (int i = 0; i < _TREE_MAX; i++)
-		(void)remove_in(l, leaf, (enum limiter_tree)i);
-	leaf->made = false;
 }

@@ -13,25 +13,20 @@
 #define LIMIT "memory.limit_in_bytes"
 #define SWAP  "memory.memsw.limit_in_bytes"
 
-static int write_limit(const struct limiter *l, int dir, const char *name, uint64_t value)
-{
-	return io_write_u64_at(dir, name, value, l->creates_files ? O_CREAT | O_TRUNC : 0);
-}
-
 /* memory.limit <= memory.memsw.limit must hold after each write. */
 static int set_memory(const struct limiter *l, struct leaf *leaf, uint64_t bytes)
 {
 	bool raise = leaf->memory_set != 0 && bytes > leaf->memory_set;
-	int dir = leaf->dir[TREE_MEMORY], r = 0;
+	int r = 0;
 
 	if (leaf->memory_set == bytes)
 		return 0;
-	if (raise && l->has_swap)
-		r = write_limit(l, dir, SWAP, bytes);
+	if (raise && l->has & SANDBOX_HAS_SWAP_LIMIT)
+		r = leaf_write(l, leaf, SANDBOX_TREE_MEMORY, SWAP, bytes);
 	if (r == 0)
-		r = write_limit(l, dir, LIMIT, bytes);
-	if (r == 0 && !raise && l->has_swap)
-		r = write_limit(l, dir, SWAP, bytes);
+		r = leaf_write(l, leaf, SANDBOX_TREE_MEMORY, LIMIT, bytes);
+	if (r == 0 && !raise && l->has & SANDBOX_HAS_SWAP_LIMIT)
+		r = leaf_write(l, leaf, SANDBOX_TREE_MEMORY, SWAP, bytes);
 	if (r == 0)
 		leaf->memory_set = bytes;
 	return r;
@@ -42,8 +37,8 @@ static int set(struct limiter *l, struct leaf *leaf, const struct sandbox_limits
 	int r = set_memory(l, leaf, limits->memory_bytes);
 
 	if (r == 0 && leaf->processes_set != limits->processes) {
-		r = write_limit(l, leaf->dir[TREE_PIDS], "pids.max",
-				(uint64_t)limits->processes + 1);
+		r = leaf_write(l, leaf, SANDBOX_TREE_PIDS, "pids.max",
+			       (uint64_t)limits->processes + 1);
 		leaf->processes_set = limits->processes;
 	}
 	return r;
@@ -51,15 +46,16 @@ static int set(struct limiter *l, struct leaf *leaf, const struct sandbox_limits
 
 static int cpu(struct limiter *l, struct leaf *leaf, uint64_t *ret_usec)
 {
-	const bool v2 = leaf->dir[TREE_V2] >= 0;
+	const bool v2 = leaf->dir[SANDBOX_TREE_V2] >= 0;
 	char text[1024];
 	int r;
 
 	(void)l;
 	if (leaf->cpu < 0)
 		leaf->cpu =
-			v2 ? openat(leaf->dir[TREE_V2], "cpu.stat", O_RDONLY | O_CLOEXEC)
-			   : openat(leaf->dir[TREE_CPUACCT], "cpuacct.usage", O_RDONLY | O_CLOEXEC);
+			v2 ? openat(leaf->dir[SANDBOX_TREE_V2], "cpu.stat", O_RDONLY | O_CLOEXEC)
+			   : openat(leaf->dir[SANDBOX_TREE_CPUACCT], "cpuacct.usage",
+				    O_RDONLY | O_CLOEXEC);
 	if (leaf->cpu < 0)
 		return -errno;
 	r = io_read_start(leaf->cpu, text, sizeof(text));
@@ -76,23 +72,24 @@ static int usage(struct limiter *l, struct leaf *leaf, struct usage *u)
 {
 	char text[1024];
 	uint64_t v;
-	int r = io_read_at(leaf->dir[TREE_MEMORY], "memory.oom_control", text, sizeof(text));
+	int r = io_read_at(leaf->dir[SANDBOX_TREE_MEMORY], "memory.oom_control", text,
+			   sizeof(text));
 
 	if (r >= 0)
 		r = io_find_u64(text, "oom_kill", &u->oom_kills);
-	if (r >= 0 && l->has_peak &&
-	    io_read_u64_at(leaf->dir[TREE_MEMORY], "memory.max_usage_in_bytes", &v) == 0)
+	if (r >= 0 && l->has & SANDBOX_HAS_MEMORY_PEAK &&
+	    io_read_u64_at(leaf->dir[SANDBOX_TREE_MEMORY], "memory.max_usage_in_bytes", &v) == 0)
 		u->memory_peak_bytes = (int64_t)v;
 	return r < 0 ? r : 0;
 }
 
-/* "tasks" moves one thread, which is all there is, and by itself. */
+/* By enum sandbox_tree. "tasks" moves one thread, which is all there is, and by itself. */
 const struct limiter_ops cgroup1_ops = {
 	.set = set,
 	.cpu = cpu,
 	.usage = usage,
 	.poll_usec = 50000,
-	.trees =
-		{[TREE_V2] = true, [TREE_MEMORY] = true, [TREE_PIDS] = true, [TREE_CPUACCT] = true},
-	.kept = {[TREE_V2] = true, [TREE_PIDS] = true, [TREE_CPUACCT] = true},
-	.enter = {[TREE_MEMORY] = "tasks", [TREE_PIDS] = "tasks", [TREE_CPUACCT] = "tasks"}};
+	.trees = {true, true, true, true},
+	.kept = {true, [SANDBOX_TREE_PIDS] = true, [SANDBOX_TREE_CPUACCT] = true},
+	.enter = {NULL, "tasks", "tasks", "tasks"},
+};

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sandbox/client.h"
 
+#include "sandbox/host.h"
+#include "sandbox/message.h"
+#include "sandbox/verdict.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
@@ -21,6 +25,25 @@ struct sandbox_client {
 	pid_t pid;
 	struct sandbox_reply_configured in_force;
 };
+
+/* What a spawner tells are facts. */
+static void decide(struct sandbox_event_exited *x)
+{
+	const struct verdict_facts facts = {
+		.has_status = x->has_status,
+		.status = x->status,
+		.step = x->step,
+		.error = x->error,
+		.killed_for = (enum sandbox_limit)x->limit,
+		.oom_kills = x->oom_kills,
+		.cpu_usec = x->cpu_usec,
+		.cpu_limit_usec = x->cpu_limit_usec,
+		.wall_usec = x->wall_usec,
+		.wall_limit_usec = x->wall_limit_usec,
+	};
+
+	verdict_decide(&facts, x);
+}
 
 static int start_program(struct sandbox_client *c, const char *program, struct err *e)
 {
@@ -48,13 +71,8 @@ static int send_request(struct sandbox_client *c, void *request, size_t size, ui
 			unsigned int box, uint64_t cookie, const int *fds, size_t count,
 			struct err *e)
 {
-	union {
-		struct cmsghdr head;
-		char buf[CMSG_SPACE(sizeof(int) * SANDBOX_FDS_MAX)];
-	} control = {0};
-	struct iovec iov = {.iov_base = request, .iov_len = size};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 	struct sandbox_header *h = request;
+	int r;
 
 	*h = (struct sandbox_header){.magic = SANDBOX_MAGIC,
 				     .version = SANDBOX_PROTOCOL_VERSION,
@@ -63,47 +81,54 @@ static int send_request(struct sandbox_client *c, void *request, size_t size, ui
 				     .cookie = cookie};
 	if (count > SANDBOX_FDS_MAX)
 		return err_set(e, -E2BIG, "too many descriptors for a sandbox");
-	if (count > 0) {
-		control.head = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int) * count),
-						.cmsg_level = SOL_SOCKET,
-						.cmsg_type = SCM_RIGHTS};
-		memcpy(CMSG_DATA(&control.head), fds, sizeof(int) * count);
-		msg.msg_control = control.buf;
-		msg.msg_controllen = CMSG_SPACE(sizeof(int) * count);
-	}
-	if (sendmsg(c->sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
-		return err_errno(e, -errno, "could not talk to the sandbox spawner");
-	return 0;
+	r = message_send(c->sock, request, size, fds, count, MSG_DONTWAIT);
+	return r < 0 ? err_errno(e, r, "could not talk to the sandbox spawner") : 0;
 }
 
 static int profile_memfd(const struct sandbox_bind *binds, size_t count, struct err *e)
 {
 	AUTO_FD int fd = memfd_create("kiln-profile", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	size_t size = count * sizeof(*binds);
+	AUTO_FREE struct sandbox_bind *seen = calloc(count + 1, sizeof(*seen));
+	size_t size;
+	int r;
 
-	if (fd < 0 || (size > 0 && write(fd, binds, size) != (ssize_t)size) ||
+	if (!seen)
+		return err_set(e, -ENOMEM, "could not allocate the sandbox profile");
+	r = profile_look(binds, count, seen, &count, e);
+	if (r < 0)
+		return r;
+	size = count * sizeof(*seen);
+	if (fd < 0 || (size > 0 && write(fd, seen, size) != (ssize_t)size) ||
 	    fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
 		return err_errno(e, -errno, "could not write the sandbox profile");
 	return TAKE_FD(fd);
 }
 
 static int configure(struct sandbox_client *c, const struct sandbox_client_options *o,
-		     struct err *e)
+		     const struct groups *g, struct err *e)
 {
 	struct sandbox_configure request = {
-		.boxes = o->boxes, .uid_base = o->uid_base, .rung = o->rung, .flags = o->flags};
+		.boxes = o->boxes, .rung = g->rung, .flags = o->flags, .has = g->has};
 	AUTO_FD int profile = profile_memfd(o->binds, o->bind_count, e);
-	int fds[2] = {o->seccomp_fd, profile};
+	int fds[2 + 2 * _SANDBOX_TREE_MAX] = {profile}, r;
+	size_t n = 1;
 
-	if (profile < 0)
-		return profile;
-	if (o->cgroup_parent && (size_t)snprintf(request.cgroup_parent, SANDBOX_PATH_MAX, "%s",
-						 o->cgroup_parent) >= SANDBOX_PATH_MAX)
-		return err_set(e, -ENAMETOOLONG, "the cgroup path is too long");
-	if (o->seccomp_fd >= 0)
-		return send_request(c, &request, sizeof(request), SANDBOX_CONFIGURE, 0, 0, fds, 2,
-				    e);
-	return send_request(c, &request, sizeof(request), SANDBOX_CONFIGURE, 0, 0, fds + 1, 1, e);
+	r = profile < 0 ? profile : ids_choose(o->uid_base, o->boxes, &request.uid_base, e);
+	if (r < 0)
+		return r;
+	memcpy(request.group, g->name, sizeof(request.group));
+	if (o->seccomp_fd >= 0) {
+		request.flags |= SANDBOX_CONFIGURE_FILTER;
+		fds[n++] = o->seccomp_fd;
+	}
+	for (int i = 0; i < _SANDBOX_TREE_MAX; i++) {
+		if (g->own[i] < 0)
+			continue;
+		request.trees |= 1u << i;
+		fds[n++] = g->own[i];
+		fds[n++] = g->parent[i];
+	}
+	return send_request(c, &request, sizeof(request), SANDBOX_CONFIGURE, 0, 0, fds, n, e);
 }
 
 static int await_configured(struct sandbox_client *c, int timeout_ms, struct err *e)
@@ -130,21 +155,34 @@ static int await_configured(struct sandbox_client *c, int timeout_ms, struct err
 int sandbox_client_new(const struct sandbox_client_options *o, struct sandbox_client **ret_client,
 		       struct err *e)
 {
-	AUTO(sandbox_client_free) struct sandbox_client *c = calloc(1, sizeof(*c));
+	struct sandbox_client *c = calloc(1, sizeof(*c));
+	struct groups_options where = {.rung = o->rung, .parent = o->cgroup_parent};
+	struct groups groups;
 	int r;
 
 	if (!c)
 		return err_set(e, -ENOMEM, "could not allocate a sandbox client");
 	c->sock = -EBADF;
 	r = start_program(c, o->program, e);
+	where.spawner = c->pid;
 	if (r == 0)
-		r = configure(c, o, e);
+		r = groups_open(&groups, &where, e);
+	if (r < 0) {
+		sandbox_client_free(c);
+		return r;
+	}
+	r = configure(c, o, &groups, e);
 	if (r == 0)
 		r = await_configured(c, o->timeout_ms, e);
-	if (r < 0)
-		return r;
-	*ret_client = TAKE_PTR(c);
-	return 0;
+	memcpy(c->in_force.cgroup, groups.path, sizeof(c->in_force.cgroup));
+	if (r == 0) {
+		groups_close(&groups);
+		*ret_client = c;
+		return 0;
+	}
+	sandbox_client_free(c);
+	groups_remove(&groups); /* where the spawner has not */
+	return r;
 }
 
 void sandbox_client_free(struct sandbox_client *c)
@@ -269,6 +307,8 @@ int sandbox_client_receive(struct sandbox_client *c, union sandbox_event *ret_ev
 		return err_set(e, -EPROTO, "the sandbox spawner sent something else");
 	if (event.h.type == SANDBOX_REPLY_ERROR)
 		event.error.message[SANDBOX_PATH_MAX - 1] = 0;
+	if (event.h.type == SANDBOX_EVENT_EXITED)
+		decide(&event.exited);
 	*ret_event = event;
 	return 1;
 }

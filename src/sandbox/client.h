@@ -72,6 +72,11 @@ int sandbox_client_release(struct sandbox_client *c, unsigned int box, uint64_t 
 /* 1 with an event, 0 where there is none now, -EPIPE when the spawner is gone. */
 int sandbox_client_receive(struct sandbox_client *c, union sandbox_event *ret_event, struct err *e);
 
+const char *sandbox_rung_name(unsigned int rung); /* "auto", "cgroup2", "cgroup1", "rlimit" */
+int sandbox_rung_parse(const char *text, enum sandbox_rung *ret_rung); /* or -EINVAL */
+const char *sandbox_step_name(unsigned int step);
+const char *sandbox_limit_name(unsigned int limit);
+
 /* Binds that fit a Debian-like or Alpine-like host: /usr, /bin, /lib*, /sbin, the parts of /etc
  * that languages need (ld.so.cache, alternatives, localtime, java-*, ...). Caller frees. */
 int sandbox_profile_default(struct sandbox_bind **ret_binds, size_t *ret_count, struct err *e);

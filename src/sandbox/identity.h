@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "sandbox/protocol.h"
 
+#include <linux/capability.h>
 #include <stdbool.h>
 #include <sys/types.h>
 
@@ -23,8 +24,14 @@ struct identity {
 	uint64_t spare;
 };
 
-/* Decides, and enters the user namespace of an ordinary user. uid_base 0 = choose. */
-int identity_enter(struct identity *id, uint32_t uid_base, unsigned int boxes, struct err *e);
+/* SYS_ADMIN: enter pooled network namespaces, resize a box's tmpfs; SETUID, SETGID: id maps;
+ * NET_ADMIN: raise the loopback device of a new one; KILL: end what runs under other ids. */
+#define IDENTITY_NEEDED                                                                            \
+	(UINT64_C(1) << CAP_SYS_ADMIN | UINT64_C(1) << CAP_SETUID | UINT64_C(1) << CAP_SETGID |    \
+	 UINT64_C(1) << CAP_NET_ADMIN | UINT64_C(1) << CAP_KILL)
+
+/* Enters the user namespace of an ordinary user; uid_base: see struct sandbox_configure. */
+int identity_enter(struct identity *id, uint32_t uid_base, struct err *e);
 /* Drops every capability that a spawner does not need. */
 int identity_drop(struct identity *id, struct err *e);
 /* At the very end, for a moment: lets root remove its groups from a hierarchy's top, which the

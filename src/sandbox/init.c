@@ -5,6 +5,8 @@
 
 #include "sandbox/inside.h"
 #include "sandbox/io.h"
+#include "sandbox/message.h"
+#include "sandbox/pod.h"
 #include "sandbox/syscalls.h"
 
 #include <errno.h>
@@ -25,60 +27,19 @@ enum { SEND_TRIES = 5000 };
 int inside_send(const struct inside_message *m, int fd)
 {
 	const struct timespec moment = {.tv_nsec = 1000000};
-	union {
-		struct cmsghdr head;
-		char buf[CMSG_SPACE(sizeof(int))];
-	} control = {0};
-	struct iovec iov = {.iov_base = (void *)(uintptr_t)m, .iov_len = sizeof(*m)};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 
-	if (fd >= 0) {
-		control.head = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int)),
-						.cmsg_level = SOL_SOCKET,
-						.cmsg_type = SCM_RIGHTS};
-		memcpy(CMSG_DATA(&control.head), &fd, sizeof(fd));
-		msg.msg_control = control.buf;
-		msg.msg_controllen = sizeof(control.buf);
-	}
-	for (int tries = 0; sendmsg(INSIDE_FD, &msg, MSG_NOSIGNAL) != (ssize_t)sizeof(*m);
-	     tries++) {
-		if (tries == SEND_TRIES || !io_is_shortage(-errno))
-			return -errno;
+	for (int tries = 0;; tries++) {
+		int r = message_send(INSIDE_FD, m, sizeof(*m), &fd, fd >= 0 ? 1 : 0, 0);
+
+		if (r == 0 || tries == SEND_TRIES || !io_is_shortage(r))
+			return r;
 		(void)nanosleep(&moment, NULL);
 	}
-	return 0;
 }
 
 ssize_t inside_receive(void *buf, size_t size, int *fds, size_t fds_max, size_t *ret_fds)
 {
-	union {
-		struct cmsghdr head;
-		char buf[CMSG_SPACE(sizeof(int) * SANDBOX_FDS_MAX)];
-	} control;
-	struct iovec iov = {.iov_base = buf, .iov_len = size};
-	struct msghdr msg = {.msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = control.buf,
-			     .msg_controllen = sizeof(control.buf)};
-	struct cmsghdr *c;
-	ssize_t n;
-
-	do {
-		n = recvmsg(INSIDE_FD, &msg, MSG_CMSG_CLOEXEC);
-	} while (n < 0 && errno == EINTR);
-	*ret_fds = 0;
-	c = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
-	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
-		size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-
-		if (count > fds_max || msg.msg_flags & MSG_CTRUNC) {
-			errno = EBADMSG;
-			return -1;
-		}
-		memcpy(fds, CMSG_DATA(c), count * sizeof(int));
-		*ret_fds = count;
-	}
-	return n;
+	return message_receive(INSIDE_FD, buf, size, fds, fds_max, ret_fds, 0);
 }
 
 void inside_fail(enum sandbox_step step, int error)
@@ -91,14 +52,20 @@ void inside_fail(enum sandbox_step step, int error)
 
 void inside_become_task(const struct inside_plan *plan)
 {
+	int r;
+
 	if (plan->two_ids && (setresgid(INSIDE_UID, INSIDE_UID, INSIDE_UID) < 0 ||
 			      setresuid(INSIDE_UID, INSIDE_UID, INSIDE_UID) < 0))
 		inside_fail(SANDBOX_STEP_IDENTITY, errno);
 	if (caps_set(0, 0) < 0)
 		inside_fail(SANDBOX_STEP_CAPABILITIES, errno);
+	/* Not in init, which the task must not reach: who shares its domain may signal it. */
+	r = plan->pod ? pod_restrict(plan) : 0;
+	if (r < 0)
+		inside_fail(SANDBOX_STEP_LANDLOCK, -r);
 }
 
-static void take_socket(const struct leaf *leaf, int sock)
+static void take_socket(const struct inside_plan *plan, const struct leaf *leaf, int sock)
 {
 	int r;
 
@@ -108,7 +75,7 @@ static void take_socket(const struct leaf *leaf, int sock)
 	/* First, while the group's descriptors are what they were: INSIDE_FD may be one of them. */
 	r = leaf_enter(leaf);
 	/* After that, so that the groups which the box is in are the roots that it sees. */
-	if (r == 0 && unshare(CLONE_NEWCGROUP) < 0)
+	if (r == 0 && !plan->pod && unshare(CLONE_NEWCGROUP) < 0)
 		r = -errno;
 	if (sock != INSIDE_FD && dup3(sock, INSIDE_FD, O_CLOEXEC) < 0)
 		_exit(127);
@@ -131,13 +98,16 @@ static void take_identity(const struct inside_plan *plan)
 		inside_fail(SANDBOX_STEP_IDENTITY, errno);
 	/* A change of ids clears the death signal, so it is set after; a spawner that died before
 	 * is seen when PREPARED cannot be sent. */
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 ||
+	    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ||
+	    (plan->pod && prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0))
 		inside_fail(SANDBOX_STEP_IDENTITY, errno);
 }
 
 static void reset_signals(void)
 {
-	static const int ignored_by_spawner[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+	static const int ignored_by_spawner[] = {SIGINT,  SIGTERM, SIGHUP, SIGQUIT,
+						 SIGTSTP, SIGTTIN, SIGTTOU};
 	const struct sigaction dfl = {.sa_handler = SIG_DFL};
 
 	for (size_t i = 0; i < sizeof(ignored_by_spawner) / sizeof(int); i++)
@@ -152,9 +122,12 @@ static void give_up_rights(const struct inside_plan *plan)
 				     .filter = (struct sock_filter *)(uintptr_t)plan->filter};
 	int r;
 
-	if (caps_bound(0, plan->last_capability) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+	/* An ordinary user cannot change the bounding set, and gains nothing from it without new
+	 * privileges. */
+	if ((!plan->pod && caps_bound(0, plan->last_capability) < 0) ||
+	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		inside_fail(SANDBOX_STEP_CAPABILITIES, errno);
-	r = landlock_restrict(plan->landlock_abi);
+	r = plan->pod ? 0 : landlock_restrict(plan->landlock_abi);
 	if (r < 0)
 		inside_fail(SANDBOX_STEP_LANDLOCK, -r);
 	r = caps_set(keep, keep);
@@ -237,34 +210,41 @@ static void serve_collect(const struct inside_plan *plan)
 	(void)inside_receive(&order, sizeof(order), fds, 2, &count);
 }
 
+/* Orphans become ours. To look for a child is cheaper than kill(-1), which walks through all
+ * processes of the host. Without a pid namespace that is the spawner's to do. */
+static void end_orphans(const struct inside_plan *plan)
+{
+	while (!plan->pod && waitpid(-1, NULL, WNOHANG | __WALL) >= 0) {
+		(void)kill(-1, SIGKILL);
+		(void)reap(0);
+	}
+}
+
 void inside_init(const struct inside_plan *plan, const struct sandbox_limits *limits,
 		 const struct leaf *leaf, int sock)
 {
 	struct inside_message m = {.type = INSIDE_PREPARED};
-	int context;
+	int context = -EBADF;
 	pid_t task;
 
-	take_socket(leaf, sock);
+	take_socket(plan, leaf, sock);
 	reset_signals();
 	take_identity(plan);
 	inside_setup(plan, limits, &context);
 	give_up_rights(plan);
 	task = fork_self();
 	if (task == 0) {
-		(void)close(context);
+		if (context >= 0)
+			(void)close(context);
 		inside_task(plan);
 	}
 	if (inside_send(&m, context) < 0)
 		_exit(127);
-	(void)close(context);
+	if (context >= 0)
+		(void)close(context);
 	m = (struct inside_message){.type = INSIDE_EXITED};
 	m.status = reap(task);
-	/* Orphans become ours. To look for a child is cheaper than kill(-1), which walks through
-	 * all processes of the host. */
-	while (waitpid(-1, NULL, WNOHANG | __WALL) >= 0) {
-		(void)kill(-1, SIGKILL);
-		(void)reap(0);
-	}
+	end_orphans(plan);
 	if (inside_send(&m, -EBADF) == 0)
 		serve_collect(plan);
 	_exit(0);

@@ -37,6 +37,9 @@ struct inside_plan {
 	uint16_t filter_len;
 	const struct sock_filter *filter;
 	int last_capability;
+	bool pod;			  /* no namespaces: see pod.h */
+	const struct sandbox_bind *binds; /* pod: what may be read */
+	size_t binds_len;
 };
 
 enum inside_type {
@@ -77,6 +80,9 @@ void inside_setup(const struct inside_plan *plan, const struct sandbox_limits *l
 /* landlock.c. The ABI of the kernel, 0 for none, or negative errno; 0 or negative errno. */
 int landlock_abi(void);
 int landlock_restrict(uint32_t abi);
+/* Where there is no root of its own: only the sources of binds, and what every program needs, can
+ * be read. From ABI 6 on with a domain that signals do not leave. */
+int landlock_restrict_pod(uint32_t abi, const struct sandbox_bind *binds, size_t n);
 
 /* caps.c */
 int caps_set(uint64_t effective, uint64_t permitted); /* inheritable and ambient: empty */

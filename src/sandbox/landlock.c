@@ -9,6 +9,7 @@
 #include "sandbox/syscalls.h"
 
 #include <errno.h>
+#include <sys/stat.h>
 
 #define READ                                                                                       \
 	(LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
@@ -37,14 +38,25 @@ static uint64_t rights_of(uint32_t abi)
 	return rights;
 }
 
+/* Of a path that is no directory only these can be allowed. */
+#define FILE_RIGHTS                                                                                \
+	(LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_WRITE_FILE |                              \
+	 LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_TRUNCATE |                              \
+	 LANDLOCK_ACCESS_FS_IOCTL_DEV)
+
 static int allow(int ruleset, const char *path, uint64_t rights)
 {
 	AUTO_FD int fd = open(path, O_PATH | O_CLOEXEC);
+	struct stat st;
 	struct landlock_path_beneath_attr attr = {.allowed_access = rights, .parent_fd = fd};
 
 	/* No /proc where the host does not let us mount it. */
 	if (fd < 0)
 		return errno == ENOENT ? 0 : -errno;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISDIR(st.st_mode))
+		attr.allowed_access &= FILE_RIGHTS;
 	return sys_landlock_add_rule(ruleset, LANDLOCK_RULE_PATH_BENEATH, &attr) < 0 ? -errno : 0;
 }
 
@@ -78,5 +90,58 @@ int landlock_restrict(uint32_t abi)
 		if (r < 0)
 			return r;
 	}
+	return sys_landlock_restrict_self(ruleset) < 0 ? -errno : 0;
+}
+
+/* Newer than the headers of Debian 12: the fields of ABI 4 and 6, of which older kernels take only
+ * the beginning. */
+struct ruleset_attr_6 {
+	uint64_t handled_access_fs, handled_access_net, scoped;
+};
+
+enum { ABI_SCOPED = 6, SCOPE_ABSTRACT_UNIX = 1 << 0, SCOPE_SIGNAL = 1 << 1 };
+
+static int allow_all(int ruleset, const char *const *paths, size_t n, uint64_t rights)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < n && r == 0; i++)
+		r = allow(ruleset, paths[i], rights);
+	return r;
+}
+
+int landlock_restrict_pod(uint32_t abi, const struct sandbox_bind *binds, size_t n)
+{
+	static const char *const readable[] = {"/proc",	     "/etc/passwd",	   "/etc/group",
+					       "/etc/hosts", "/etc/nsswitch.conf", "/etc/hostname"};
+	static const char *const devices[] = {"/dev/null",   "/dev/zero",    "/dev/full",
+					      "/dev/random", "/dev/urandom", "/proc/self"};
+	static const char *const writable[] = {SANDBOX_WORK_DIR, "/tmp", "/dev/shm"};
+	const uint64_t all = rights_of(abi);
+	const uint64_t device = READ | LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_TRUNCATE |
+				LANDLOCK_ACCESS_FS_IOCTL_DEV;
+	const struct ruleset_attr_6 attr = {
+		.handled_access_fs = all,
+		.scoped = SCOPE_ABSTRACT_UNIX | SCOPE_SIGNAL,
+	};
+	AUTO_FD int ruleset = sys_landlock_create_ruleset(
+		(const void *)&attr,
+		abi >= ABI_SCOPED ? sizeof(attr) : sizeof(attr.handled_access_fs), 0);
+	int r;
+
+	if (ruleset < 0)
+		return -errno;
+	r = allow_all(ruleset, readable, ARRAY_SIZE(readable), READ);
+	if (r == 0)
+		r = allow_all(ruleset, devices, ARRAY_SIZE(devices), device & all);
+	if (r == 0)
+		r = allow_all(
+			ruleset, writable, ARRAY_SIZE(writable),
+			all & ~(LANDLOCK_ACCESS_FS_MAKE_CHAR | LANDLOCK_ACCESS_FS_MAKE_BLOCK));
+	for (size_t i = 0; i < n && r == 0; i++)
+		if (!(binds[i].flags & SANDBOX_BIND_SYMLINK))
+			r = allow(ruleset, binds[i].source, READ);
+	if (r < 0)
+		return r;
 	return sys_landlock_restrict_self(ruleset) < 0 ? -errno : 0;
 }

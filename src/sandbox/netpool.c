@@ -116,7 +116,6 @@ static int make(struct netpool *p, struct netpool_entry *entry)
 		entry->counters[i] = -EBADF;
 	if (unshare(CLONE_NEWNET) < 0)
 		return -errno;
-	p->made++;
 	entry->fd = openat(p->proc_fd, "self/ns/net", O_RDONLY | O_CLOEXEC);
 	if (entry->fd < 0)
 		return -errno;
@@ -149,7 +148,6 @@ int netpool_enter(struct netpool *p)
 		if (setns(entry->fd, CLONE_NEWNET) < 0)
 			return -errno;
 		entry->busy = true;
-		p->reused++;
 		return i;
 	}
 	if (spare < 0)

@@ -27,7 +27,6 @@ struct netpool {
 		char *first[NETPOOL_COUNTERS]; /* what they read when it was made */
 		size_t first_len[NETPOOL_COUNTERS];
 	} entries[SANDBOX_BOXES_MAX];
-	uint64_t made, reused;
 };
 
 int netpool_open(struct netpool *p, int proc_fd, struct err *e);

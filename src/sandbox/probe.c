@@ -3,7 +3,9 @@
 /* `kiln-sandbox probe`: starts a spawner as a runner would and prints what is in force, then what
  * the kernel and its settings say, one key=value per line. Each part that is missing is followed by
  * NAME.cost and NAME.get: what its absence costs, and how to have it. Exit code 0 where a sandbox
- * can be made, 1 where not. */
+ * can be made, or one task be run without (pod.h), and has the walls that are demanded, 3 where it
+ * lacks one, 1 where neither can be.
+ */
 
 #include "base/cleanup.h"
 #include "sandbox/client.h"
@@ -12,8 +14,10 @@
 #include "sandbox/io.h"
 #include "sandbox/seccomp.h"
 #include "sandbox/syscalls.h"
+#include "sandbox/walls.h"
 
 #include <errno.h>
+#include <getopt.h>
 #include <inttypes.h>
 #include <linux/capability.h>
 #include <sched.h>
@@ -21,6 +25,9 @@
 #include <string.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
+
+/* Exit codes. */
+enum { PROBE_MET = 0, PROBE_NONE = 1, PROBE_BELOW = 3 };
 
 static void advise(const char *name, const char *cost, const char *get)
 {
@@ -251,22 +258,73 @@ static void print_in_force(const struct sandbox_reply_configured *f)
 	print_capabilities("spawner_capabilities", f->capabilities);
 }
 
-static int try_spawner(struct err *e)
+struct probe {
+	enum sandbox_rung rung;
+	const char *demanded; /* "netns,seccomp"; NULL: nothing */
+	unsigned int walls;
+};
+
+/* As a runner does before it takes a task. */
+static int hold_against(const struct probe *p, const struct sandbox_reply_configured *f)
+{
+	struct err e = {0};
+	int r = sandbox_walls_check(f, p->walls, &e);
+
+	if (p->demanded)
+		(void)printf("min_isolation=%s\nmin_isolation.met=%s\n", p->demanded,
+			     r < 0 ? "no" : "yes");
+	if (r < 0)
+		advise("min_isolation", e.msg,
+		       "the walls that are missing, see there; or demand less "
+		       "(sandbox.min_isolation)");
+	return r;
+}
+
+static int try_spawner(const struct probe *p, enum sandbox_place place, struct err *e)
 {
 	AUTO(sandbox_client_free) struct sandbox_client *c = NULL;
 	AUTO_FREE struct sandbox_bind *binds = NULL;
 	AUTO_FD int filter = -EBADF;
-	struct sandbox_client_options o = {.program = command_self(), .boxes = 1};
+	struct sandbox_client_options o = {
+		.program = command_self(),
+		.boxes = 1,
+		.rung = p->rung,
+		.flags = place == SANDBOX_IN_POD ? SANDBOX_CONFIGURE_POD : 0,
+	};
 	int r = sandbox_profile_default(&binds, &o.bind_count, e);
 
 	if (r == 0)
-		r = sandbox_seccomp_compile(&filter, e);
+		r = sandbox_seccomp_compile(place, &filter, e);
 	o.binds = binds;
 	o.seccomp_fd = filter;
 	if (r == 0)
 		r = sandbox_client_new(&o, &c, e);
-	if (r == 0)
-		print_in_force(sandbox_client_in_force(c));
+	if (r < 0)
+		return PROBE_NONE;
+	print_in_force(sandbox_client_in_force(c));
+	return hold_against(p, sandbox_client_in_force(c)) < 0 ? PROBE_BELOW : PROBE_MET;
+}
+
+/* The best that can be had: sandboxes, else one task with the whole place as its box. */
+static int try_levels(const struct probe *p)
+{
+	struct err e = {0};
+	int r = try_spawner(p, SANDBOX_IN_NAMESPACES, &e);
+
+	(void)printf("sandbox=%s\n", r == PROBE_NONE ? e.msg : "yes");
+	if (r != PROBE_NONE) {
+		(void)printf("isolation=sandbox\n");
+		return r;
+	}
+	r = try_spawner(p, SANDBOX_IN_POD, &e);
+	(void)printf("pod=%s\nisolation=%s\n", r == PROBE_NONE ? e.msg : "yes",
+		     r == PROBE_NONE ? "none" : "pod");
+	if (r != PROBE_NONE)
+		advise("isolation",
+		       "one task is run, then the pod ends: each task has the start of a pod to "
+		       "wait for",
+		       "a seccomp profile that allows namespaces, with hostUsers: false and "
+		       "procMount: Unmasked");
 	return r;
 }
 
@@ -282,22 +340,42 @@ static void print_ids(const char *key, const char *path)
 	(void)printf("%s=%s\n", key, text);
 }
 
+static int parse_options(struct probe *p, int argc, char **argv)
+{
+	static const struct option options[] = {{"limits", required_argument, NULL, 'l'},
+						{"min-isolation", required_argument, NULL, 'm'},
+						{0}};
+	struct err e = {0};
+	int c, r = 0;
+
+	while (r == 0 && (c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		if (c == 'l')
+			r = sandbox_rung_parse(optarg, &p->rung);
+		else if (c == 'm')
+			r = sandbox_walls_parse(p->demanded = optarg, &p->walls, &e);
+		else
+			r = -EINVAL;
+	}
+	if (r == 0 && optind == argc)
+		return 0;
+	(void)fprintf(stderr,
+		      "%s%susage: kiln-sandbox probe [--limits HOW] [--min-isolation WALLS]\n",
+		      e.msg, e.msg[0] ? "\n" : "");
+	return -EINVAL;
+}
+
 int command_probe(int argc, char **argv)
 {
+	struct probe p = {0};
 	struct utsname u;
-	struct err e = {0};
 	char swaps[1024];
 	int r;
 
-	(void)argv;
-	if (argc > 1) {
-		(void)fputs("usage: kiln-sandbox probe\n", stderr);
+	if (parse_options(&p, argc, argv) < 0)
 		return 2;
-	}
 	if (uname(&u) == 0)
 		(void)printf("kernel=%s\nmachine=%s\n", u.release, u.machine);
-	r = try_spawner(&e);
-	(void)printf("sandbox=%s\n", r < 0 ? e.msg : "yes");
+	r = try_levels(&p);
 	print_namespaces();
 	print_cgroups();
 	print_settings();
@@ -312,5 +390,5 @@ int command_probe(int argc, char **argv)
 			advise("swap", "what a task had in memory may stay on the host's disk",
 			       "swapoff -a, or encrypted swap");
 	}
-	return r < 0 ? 1 : 0;
+	return r;
 }

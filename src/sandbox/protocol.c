@@ -64,6 +64,29 @@ static int start_check(const struct sandbox_start *start, size_t fds)
 	return want == fds ? 0 : -EBADMSG;
 }
 
+static int configure_check(const struct sandbox_configure *c, size_t fds)
+{
+	static const uint32_t memory = 1u << SANDBOX_TREE_MEMORY | 1u << SANDBOX_TREE_PIDS,
+			      trees[_SANDBOX_RUNG_MAX][2] = {
+				      [SANDBOX_RUNG_CGROUP2] = {1u << SANDBOX_TREE_V2,
+								1u << SANDBOX_TREE_V2},
+				      [SANDBOX_RUNG_CGROUP1] = {memory | 1u << SANDBOX_TREE_V2,
+								memory |
+									1u << SANDBOX_TREE_CPUACCT},
+			      };
+	size_t want = c->flags & SANDBOX_CONFIGURE_FILTER ? 2 : 1;
+
+	if (c->boxes == 0 || c->boxes > SANDBOX_BOXES_MAX || c->rung == SANDBOX_RUNG_AUTO ||
+	    c->rung >= _SANDBOX_RUNG_MAX ||
+	    (c->trees != trees[c->rung][0] && c->trees != trees[c->rung][1]) ||
+	    memchr(c->group, 0, sizeof(c->group)) == NULL || strchr(c->group, '/') ||
+	    strncmp(c->group, SANDBOX_GROUP_PREFIX, strlen(SANDBOX_GROUP_PREFIX)) != 0 ||
+	    (c->uid_base != 0 && c->uid_base < SANDBOX_UID_MIN) ||
+	    c->uid_base > UINT32_MAX - 2 * SANDBOX_BOXES_MAX)
+		return -EBADMSG;
+	return fds == want + 2 * (size_t)__builtin_popcount(c->trees) ? 0 : -EBADMSG;
+}
+
 int sandbox_request_check(const void *buf, size_t len, size_t fds, unsigned int boxes)
 {
 	union sandbox_request r;
@@ -77,13 +100,7 @@ int sandbox_request_check(const void *buf, size_t len, size_t fds, unsigned int 
 		return -EBADMSG;
 	switch (r.h.type) {
 	case SANDBOX_CONFIGURE:
-		/* The filter may be missing, the profile not. */
-		if (fds < 1 || fds > 2 || r.configure.boxes == 0 ||
-		    r.configure.boxes > SANDBOX_BOXES_MAX ||
-		    r.configure.rung >= _SANDBOX_RUNG_MAX ||
-		    memchr(r.configure.cgroup_parent, 0, SANDBOX_PATH_MAX) == NULL)
-			return -EBADMSG;
-		return 0;
+		return configure_check(&r.configure, fds);
 	case SANDBOX_START:
 		if (r.h.box >= boxes)
 			return -EBADMSG;
@@ -143,57 +160,4 @@ int sandbox_limits_check(struct sandbox_limits *limits)
 	if (limits->collect_files == 0)
 		limits->collect_files = 256;
 	return 0;
-}
-
-static const char *const rung_names[] = {
-	[SANDBOX_RUNG_AUTO] = "auto",
-	[SANDBOX_RUNG_CGROUP2] = "cgroup2",
-	[SANDBOX_RUNG_CGROUP1] = "cgroup1",
-	[SANDBOX_RUNG_RLIMIT] = "rlimit",
-};
-
-static const char *const step_names[] = {
-	[SANDBOX_STEP_NONE] = "none",
-	[SANDBOX_STEP_CGROUP] = "make the control group",
-	[SANDBOX_STEP_NETNS] = "make the network namespace",
-	[SANDBOX_STEP_CLONE] = "make the namespaces",
-	[SANDBOX_STEP_ID_MAP] = "map user ids",
-	[SANDBOX_STEP_IDENTITY] = "change identity",
-	[SANDBOX_STEP_ROOT] = "build the root",
-	[SANDBOX_STEP_TMPFS] = "mount the work directory",
-	[SANDBOX_STEP_PROC] = "mount /proc",
-	[SANDBOX_STEP_HOSTNAME] = "set the host name",
-	[SANDBOX_STEP_CAPABILITIES] = "drop capabilities",
-	[SANDBOX_STEP_LANDLOCK] = "install landlock",
-	[SANDBOX_STEP_SECCOMP] = "install the system call filter",
-	[SANDBOX_STEP_FORK] = "fork the task",
-	[SANDBOX_STEP_MESSAGE] = "talk to the spawner",
-	[SANDBOX_STEP_LIMITS] = "set the limits",
-	[SANDBOX_STEP_DESCRIPTORS] = "place the descriptors",
-	[SANDBOX_STEP_JOB] = "read the job",
-	[SANDBOX_STEP_FILES] = "write the files",
-	[SANDBOX_STEP_EXEC] = "execute the program",
-	[SANDBOX_STEP_COLLECT] = "take the files out",
-	[SANDBOX_STEP_INIT_DIED] = "keep pid 1 alive",
-};
-
-static const char *const limit_names[] = {
-	[SANDBOX_LIMIT_NONE] = "none",	   [SANDBOX_LIMIT_CPU] = "cpu",
-	[SANDBOX_LIMIT_WALL] = "wall",	   [SANDBOX_LIMIT_MEMORY] = "memory",
-	[SANDBOX_LIMIT_OUTPUT] = "output", [SANDBOX_LIMIT_REQUESTED] = "requested",
-};
-
-const char *sandbox_rung_name(unsigned int rung)
-{
-	return rung < ARRAY_SIZE(rung_names) ? rung_names[rung] : "unknown";
-}
-
-const char *sandbox_step_name(unsigned int step)
-{
-	return step < ARRAY_SIZE(step_names) ? step_names[step] : "unknown";
-}
-
-const char *sandbox_limit_name(unsigned int limit)
-{
-	return limit < ARRAY_SIZE(limit_names) ? limit_names[limit] : "unknown";
 }

@@ -12,23 +12,23 @@
  * A box is one sandbox; the runner chooses its index (0 .. boxes - 1) and a cookie, any number that
  * tells this use of the box from the one before. The life of a box:
  *
- *	EMPTY -PREPARE-> PREPARING =PREPARED=> READY -START-> RUNNING =EXITED=> DYING =RELEASED=>
- *EMPTY
+ *	EMPTY -PREPARE-> PREPARING =PREPARED=> READY -START-> RUNNING =EXITED=> DYING
+ *	 =RELEASED=> EMPTY
  *
  * EXITED comes as soon as the result is known, RELEASED follows by itself when nothing is left (no
  * process, mount, cgroup): only then may the index be prepared again. RELEASE gives back a box that
  * was not started; it is also allowed, and means KILL, while it runs. A box that fails by itself
  * before it was started says EXITED with SANDBOX_FAILED, then RELEASED. So every PREPARE is
- *answered by exactly one RELEASED, and every START by exactly one EXITED before it. Requests that
- *crossed such an event on the wire are ignored (see the table). What the table forbids is answered
- *with SANDBOX_REPLY_ERROR and changes nothing. End of file on the socket: everything is killed and
+ * answered by exactly one RELEASED, and every START by exactly one EXITED before it. Requests that
+ * crossed such an event on the wire are ignored (see the table). What the table forbids is answered
+ * with SANDBOX_REPLY_ERROR and changes nothing. End of file on the socket: everything is killed and
  * removed, and the spawner ends.
  */
 
 #include <stddef.h>
 #include <stdint.h>
 
-#define SANDBOX_PROTOCOL_VERSION 1u
+#define SANDBOX_PROTOCOL_VERSION 2u
 #define SANDBOX_MAGIC		 0x4b4cu /* "KL" */
 
 enum {
@@ -41,23 +41,25 @@ enum {
 	SANDBOX_BINDS_MAX = 128,
 	SANDBOX_FILTER_MAX = 4096, /* seccomp instructions */
 	SANDBOX_CONTROL_FD = 3,	   /* where `kiln-sandbox serve` expects its socket */
+	SANDBOX_GROUP_MAX = 80,
+	SANDBOX_UID_MIN = 1000, /* below are ids that hosts have users for */
 };
 
-#define SANDBOX_WORK_DIR "/box" /* working directory, HOME; writable, executable, counted */
+#define SANDBOX_GROUP_PREFIX "kiln-sandbox."
+#define SANDBOX_WORK_DIR     "/box" /* working directory, HOME; writable, executable, counted */
 
 enum sandbox_message_type {
-	SANDBOX_CONFIGURE = 2, /* once, first; fds: seccomp program, profile (both sealed memfds) */
+	SANDBOX_CONFIGURE =
+		2, /* once, first; fds: profile, [seccomp program] (sealed memfds), and by
+		    * tree the directory of the spawner's group and the one it is in */
 	SANDBOX_PREPARE = 4,
 	SANDBOX_START = 6, /* fds: job, [output], inputs..., map... in this order */
 	SANDBOX_KILL = 8,
 	SANDBOX_RELEASE = 10,
-	SANDBOX_LIMIT =
-		12, /* new cpu/wall/memory/process limits for a running box, clocks restart */
-
+	SANDBOX_LIMIT = 12, /* new limits for one that runs; clocks restart */
 	SANDBOX_REPLY_CONFIGURED = 3,
 	SANDBOX_EVENT_PREPARED = 5,
-	SANDBOX_EVENT_STARTED = 7, /* handed over; a failure to execute comes with EXITED. Again
-				    * when LIMIT is in force */
+	SANDBOX_EVENT_STARTED = 7, /* handed over, or LIMIT in force; no execve: see EXITED */
 	SANDBOX_EVENT_EXITED = 9,
 	SANDBOX_EVENT_RELEASED = 11,
 	SANDBOX_REPLY_ERROR = 13, /* the request was refused and nothing was changed */
@@ -71,14 +73,21 @@ enum sandbox_rung {
 	_SANDBOX_RUNG_MAX,
 };
 
+enum sandbox_tree {
+	SANDBOX_TREE_V2,
+	SANDBOX_TREE_MEMORY,
+	SANDBOX_TREE_PIDS,
+	SANDBOX_TREE_CPUACCT,
+	_SANDBOX_TREE_MAX,
+};
+
 /* Of one task. Zero means: for cpu, wall, memory and processes not allowed (EINVAL); for the others
  * the default named. */
 struct sandbox_limits {
 	uint64_t cpu_usec;
 	uint64_t wall_usec;
 	uint64_t memory_bytes;
-	uint64_t disk_bytes; /* all that can be written: /box, /tmp, /dev/shm; 64 MiB, at most
-			      * memory_bytes */
+	uint64_t disk_bytes; /* /box, /tmp, /dev/shm together; 64 MiB, at most memory_bytes */
 	uint64_t reserved0;
 	uint64_t file_bytes;	    /* RLIMIT_FSIZE; disk_bytes */
 	uint64_t stack_bytes;	    /* RLIMIT_STACK; 8 MiB, above the hard limit it is clipped */
@@ -88,8 +97,7 @@ struct sandbox_limits {
 	uint32_t inodes;	    /* files in all of these; 4096 */
 	uint32_t open_files;	    /* RLIMIT_NOFILE; 256 */
 	uint32_t collect_files;	    /* 256 */
-	uint32_t cpu_rate_permille; /* 1000 = one CPU; 0 = no limit; needs the cgroup2 cpu
-				       controller */
+	uint32_t cpu_rate_permille; /* 1000 = one CPU; 0 = no limit; SANDBOX_HAS_CPU_RATE */
 	uint32_t reserved;
 };
 
@@ -101,15 +109,22 @@ struct sandbox_header {
 	uint64_t cookie;
 };
 
-enum { SANDBOX_CONFIGURE_NO_NETPOOL = 1 << 0 /* a fresh network namespace for each box */ };
+enum {
+	SANDBOX_CONFIGURE_NO_NETPOOL = 1 << 0, /* a fresh network namespace for each box */
+	SANDBOX_CONFIGURE_FILTER = 1 << 1,
+	SANDBOX_CONFIGURE_POD = 1 << 2, /* no namespaces: one box at a time (pod.h) */
+};
 
+/* All decided: the spawner looks for nothing (host.h). */
 struct sandbox_configure {
 	struct sandbox_header h;
 	uint32_t boxes;
-	uint32_t uid_base; /* host ids uid_base + 2 * box (init) and + 1 (task); 0: chosen */
-	uint32_t rung;	   /* a wish; if it cannot be had, the reply is an error */
+	uint32_t uid_base; /* host ids uid_base + 2 * box (init) and + 1 (task); 0: one for all */
+	uint32_t rung;	   /* not AUTO */
 	uint32_t flags;
-	char cgroup_parent[SANDBOX_PATH_MAX]; /* "" = the spawner's own group; else a cgroup path */
+	uint32_t trees;		       /* bits by enum sandbox_tree */
+	uint32_t has;		       /* SANDBOX_HAS_ of limits */
+	char group[SANDBOX_GROUP_MAX]; /* name of the spawner's own, in each tree */
 };
 
 struct sandbox_prepare {
@@ -117,9 +132,7 @@ struct sandbox_prepare {
 	struct sandbox_limits limits; /* expected; START with other ones costs a little more */
 };
 
-enum {
-	SANDBOX_START_OUTPUT = 1 << 0, /* fds has an output memfd: collect after exit code 0 */
-};
+enum { SANDBOX_START_OUTPUT = 1 << 0 /* fds has an output memfd: collect after exit code 0 */ };
 
 struct sandbox_start {
 	struct sandbox_header h;
@@ -196,6 +209,7 @@ struct sandbox_event_started {
 	uint64_t started_nsec; /* CLOCK_MONOTONIC, where the wall clock of the task began */
 };
 
+/* On the wire `limit` is why the spawner killed; the client decides the first four (verdict.h). */
 struct sandbox_event_exited {
 	struct sandbox_header h;
 	uint32_t outcome; /* enum sandbox_outcome */
@@ -209,14 +223,16 @@ struct sandbox_event_exited {
 	int64_t memory_peak_bytes; /* -1: this rung cannot know it */
 	uint64_t oom_kills;
 	uint32_t collected_files;
-	int32_t collect_error; /* errno, positive: EFBIG, EDQUOT (too many files) ...; 0 = complete
-				*/
+	int32_t collect_error; /* errno: EFBIG, EDQUOT (too many files) ...; 0 = complete */
 	uint64_t collected_bytes;
+	uint32_t has_status;			  /* the main process ended, and init said how */
+	int32_t status;				  /* wait status */
+	uint64_t cpu_limit_usec, wall_limit_usec; /* that were in force at the end */
 };
 
 /* Flags of what is in force. */
 enum {
-	SANDBOX_HAS_USERNS = 1 << 0, /* the other namespaces (pid mnt ipc uts cgroup) are a must */
+	SANDBOX_HAS_USERNS = 1 << 0, /* and pid mnt ipc uts cgroup; absent in a pod's boxes */
 	SANDBOX_HAS_NETNS = 1 << 1,
 	SANDBOX_HAS_NETPOOL = 1 << 2,
 	SANDBOX_HAS_SECCOMP = 1 << 3,
@@ -226,19 +242,20 @@ enum {
 	SANDBOX_HAS_MEMORY_PEAK = 1 << 7,
 	SANDBOX_HAS_PROC = 1 << 8, /* the box has its own /proc */
 	SANDBOX_HAS_CGROUP_KILL = 1 << 9,
-	SANDBOX_HAS_ROOT = 1 << 10, /* the spawner was started as root */
+	SANDBOX_HAS_ROOT = 1 << 10,  /* the spawner was started as root */
+	SANDBOX_HAS_SCOPE = 1 << 11, /* pod: signals of the task stay in its box */
 };
 
 struct sandbox_reply_configured {
 	struct sandbox_header h;
 	uint32_t rung;
-	uint32_t has;	       /* SANDBOX_HAS_ flags */
-	uint32_t landlock_abi; /* 0 = none */
-	uint32_t uid_base;     /* of box 0; the task's own id where there is only one */
-	uint32_t filter_len;   /* seccomp instructions */
-	uint32_t binds;	       /* profile entries that existed on this host */
-	uint64_t capabilities; /* what the spawner kept */
-	char cgroup[SANDBOX_PATH_MAX];
+	uint32_t has;		       /* SANDBOX_HAS_ flags */
+	uint32_t landlock_abi;	       /* 0 = none */
+	uint32_t uid_base;	       /* of box 0; the task's own id where there is only one */
+	uint32_t filter_len;	       /* seccomp instructions */
+	uint32_t binds;		       /* profile entries that existed on this host */
+	uint64_t capabilities;	       /* what the spawner kept */
+	char cgroup[SANDBOX_PATH_MAX]; /* the one that was nested under: from the client */
 };
 
 struct sandbox_reply_error {
@@ -270,6 +287,7 @@ union sandbox_event {
 enum {
 	SANDBOX_BIND_OPTIONAL = 1 << 0, /* left out where the host does not have it */
 	SANDBOX_BIND_SYMLINK = 1 << 1,	/* target becomes a symbolic link with the text source */
+	SANDBOX_BIND_FOLDER = 1 << 2,	/* set by the client, like the two others on the wire */
 };
 struct sandbox_bind {
 	uint32_t flags;
@@ -300,7 +318,3 @@ enum sandbox_permit sandbox_permit(unsigned int type, unsigned int state);
 int sandbox_request_check(const void *buf, size_t len, size_t fds, unsigned int boxes);
 /* 0, or -EINVAL where a limit is missing or absurd; fills in the defaults. */
 int sandbox_limits_check(struct sandbox_limits *limits);
-
-const char *sandbox_rung_name(unsigned int rung); /* "cgroup2", "cgroup1", "rlimit" */
-const char *sandbox_step_name(unsigned int step);
-const char *sandbox_limit_name(unsigned int limit);

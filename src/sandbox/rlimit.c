@@ -16,17 +16,6 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A box has few processes; what is beyond this bound is not looked at in one poll. */
-enum { PIDS_MAX = 1024 };
-
-static int set(struct limiter *l, struct leaf *leaf, const struct sandbox_limits *limits)
-{
-	(void)l;
-	(void)leaf;
-	(void)limits;
-	return 0;
-}
-
 /* utime, stime, cutime and cstime are in clock ticks; with_waited adds the latter two. */
 static uint64_t ticks_of(const struct limiter *l, uint64_t pid, bool with_waited)
 {
@@ -69,7 +58,7 @@ static size_t add_thread(int task_dir, const char *tid, uint64_t *list, size_t u
 	(void)snprintf(name, sizeof(name), "%s/children", tid);
 	if (io_read_at(task_dir, name, text, sizeof(text)) < 0)
 		return used;
-	while (used < PIDS_MAX && io_parse_u64(p, &pid, &p) == 0) {
+	while (used < RLIMIT_PIDS_MAX && io_parse_u64(p, &pid, &p) == 0) {
 		list[used++] = pid;
 		p += *p == ' ';
 	}
@@ -97,16 +86,25 @@ static size_t add_children(const struct limiter *l, uint64_t *list, size_t at, s
 	return used;
 }
 
-static int look(struct limiter *l, struct leaf *leaf, uint64_t *ret_cpu_usec,
-		uint64_t *ret_memory_bytes)
+size_t rlimit_descendants(const struct limiter *l, pid_t init,
+			  uint64_t list[static RLIMIT_PIDS_MAX])
 {
-	uint64_t list[PIDS_MAX] = {(uint64_t)leaf->init}, ticks = 0, pages = 0;
-	const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-	const uint64_t tick_usec = 1000000u / (uint64_t)sysconf(_SC_CLK_TCK);
 	size_t used = 1;
 
-	for (size_t i = 0; i < used; i++) {
+	list[0] = (uint64_t)init;
+	for (size_t i = 0; i < used; i++)
 		used = add_children(l, list, i, used);
+	return used;
+}
+
+static int cpu(struct limiter *l, struct leaf *leaf, uint64_t *ret_usec)
+{
+	uint64_t list[RLIMIT_PIDS_MAX], ticks = 0, pages = 0;
+	const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+	const uint64_t tick_usec = 1000000u / (uint64_t)sysconf(_SC_CLK_TCK);
+	size_t used = rlimit_descendants(l, leaf->init, list);
+
+	for (size_t i = 0; i < used; i++) {
 		ticks += ticks_of(l, list[i], true);
 		if (i > 0)
 			pages += pages_of(l, list[i]);
@@ -114,14 +112,10 @@ static int look(struct limiter *l, struct leaf *leaf, uint64_t *ret_cpu_usec,
 	/* What ended unseen does not come back: time never runs backwards. */
 	if (ticks * tick_usec > leaf->cpu_seen)
 		leaf->cpu_seen = ticks * tick_usec;
-	*ret_cpu_usec = leaf->cpu_seen;
-	*ret_memory_bytes = pages * page;
+	leaf->processes_seen = (uint32_t)used - 1;
+	*ret_usec = leaf->cpu_seen;
+	leaf->memory_seen = pages * page;
 	return 0;
-}
-
-static int cpu(struct limiter *l, struct leaf *leaf, uint64_t *ret_usec)
-{
-	return look(l, leaf, ret_usec, &leaf->memory_seen);
 }
 
 /* Seen with the CPU time, in one walk. */
@@ -132,4 +126,4 @@ static int usage(struct limiter *l, struct leaf *leaf, struct usage *u)
 	return 0;
 }
 
-const struct limiter_ops rlimit_ops = {.set = set, .cpu = cpu, .usage = usage, .poll_usec = 10000};
+const struct limiter_ops rlimit_ops = {.cpu = cpu, .usage = usage, .poll_usec = 10000};

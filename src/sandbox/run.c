@@ -197,17 +197,6 @@ static int add_file(struct run *run, const char *text)
 	return 0;
 }
 
-static int set_rung(struct run *run, const char *text)
-{
-	for (unsigned int i = 0; i < _SANDBOX_RUNG_MAX; i++) {
-		if (strcmp(text, sandbox_rung_name(i)) == 0) {
-			run->rung = (enum sandbox_rung)i;
-			return 0;
-		}
-	}
-	return -EINVAL;
-}
-
 static int set_other(struct run *run, const char *name, const char *text)
 {
 	if (strcmp(name, "bind") == 0)
@@ -215,7 +204,7 @@ static int set_other(struct run *run, const char *name, const char *text)
 	if (strcmp(name, "put") == 0)
 		return add_file(run, text);
 	if (strcmp(name, "limits") == 0)
-		return set_rung(run, text);
+		return sandbox_rung_parse(text, &run->rung);
 	if (strcmp(name, "env") == 0 && run->env_count < ENV_MAX)
 		run->env[run->env_count++] = text;
 	else if (strcmp(name, "collect") == 0 && run->collect_count < JOB_COLLECT_MAX)
@@ -381,7 +370,7 @@ static int open_client(const struct run *run, struct sandbox_client **ret_client
 		if (filter < 0)
 			return err_errno(e, -errno, "could not open \"%s\"", run->seccomp);
 	} else if (!run->seccomp) {
-		int r = sandbox_seccomp_compile(&filter, e);
+		int r = sandbox_seccomp_compile(SANDBOX_IN_NAMESPACES, &filter, e);
 
 		if (r < 0)
 			return r;

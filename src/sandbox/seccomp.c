@@ -8,6 +8,7 @@
 #include <linux/audit.h>
 #include <linux/seccomp.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
@@ -128,15 +129,14 @@ static const struct {
 	 CLONE_NEWPID | CLONE_NEWNET)
 #define ALLOW (-1)
 
-enum op { ALWAYS, EQUAL, OTHER, ABOVE, ANY_BIT };
+enum op { ALWAYS, EQUAL, OTHER, ABOVE, ANY_BIT, IN_POD = 1 << 4 /* only there */ };
 
 /* Denied for some arguments: entries of one call are tried in order, the first that fits decides,
  * none means allowed. All compared arguments are 32 bits wide in the kernel, so is the comparison:
  * high bits change nothing there either. */
 static const struct rule {
 	int number;
-	uint8_t arg;
-	enum op op;
+	uint8_t arg, op;
 	uint32_t value;
 	int error;
 } rules[] = {
@@ -149,9 +149,19 @@ static const struct rule {
 	{SYS_fcntl, 1, EQUAL, F_NOTIFY, EPERM},
 	/* Limits of pid 1, which shares the task's id in an ordinary user's box. */
 	{SYS_prlimit64, 0, EQUAL, 1, EPERM},
+	{SYS_prlimit64, 0, IN_POD | OTHER, 0, EPERM},
+	/* A runner or spawner that is killed ends the pod; one that is stopped would keep it. They
+	 * ignore the other signals that stop. */
+	{SYS_kill, 1, IN_POD | EQUAL, SIGSTOP, EPERM},
+	{SYS_tkill, 1, IN_POD | EQUAL, SIGSTOP, EPERM},
+	{SYS_tgkill, 2, IN_POD | EQUAL, SIGSTOP, EPERM},
+	{SYS_rt_sigqueueinfo, 1, IN_POD | EQUAL, SIGSTOP, EPERM},
+	{SYS_rt_tgsigqueueinfo, 2, IN_POD | EQUAL, SIGSTOP, EPERM},
+	{SYS_pidfd_send_signal, 1, IN_POD | EQUAL, SIGSTOP, EPERM},
 	/* No network: protocols of their own modules (DCCP, SCTP, UDP-Lite, MPTCP) are only
 	 * surface. NETLINK is for getifaddrs(3) and the runtimes' resolvers: the routing protocol.
 	 */
+	{SYS_socket, 0, IN_POD | OTHER, AF_UNIX, EAFNOSUPPORT},
 	{SYS_socket, 2, EQUAL, 33, EPROTONOSUPPORT},
 	{SYS_socket, 2, ABOVE, 58, EPROTONOSUPPORT},
 	{SYS_socket, 0, EQUAL, AF_UNIX, ALLOW},
@@ -169,6 +179,7 @@ static const struct rule {
 struct emitter {
 	struct sock_filter *program;
 	size_t len, max;
+	enum sandbox_place place;
 	bool too_far; /* a jump does not fit its field */
 };
 
@@ -195,7 +206,8 @@ static void emit_rule(struct emitter *m, const struct rule *rule)
 {
 	/* Little-endian: the low half of an argument comes first. */
 	emit_load(m, offsetof(struct seccomp_data, args) + rule->arg * sizeof(uint64_t));
-	switch (rule->op) {
+	switch ((enum op)(rule->op & ~IN_POD)) {
+	case IN_POD:
 	case ALWAYS:
 		break;
 	case EQUAL:
@@ -214,11 +226,17 @@ static void emit_rule(struct emitter *m, const struct rule *rule)
 	emit_return(m, rule->error);
 }
 
+static bool is_in_force(const struct rule *rule, enum sandbox_place place)
+{
+	return !(rule->op & IN_POD) || place == SANDBOX_IN_POD;
+}
+
 /* All rules of one call, starting at rules[first]. */
 static void emit_call(struct emitter *m, size_t first)
 {
 	for (size_t i = first; i < ARRAY_SIZE(rules) && rules[i].number == rules[first].number; i++)
-		emit_rule(m, &rules[i]);
+		if (is_in_force(&rules[i], m->place))
+			emit_rule(m, &rules[i]);
 	emit_return(m, ALLOW);
 }
 
@@ -229,7 +247,7 @@ struct range {
 	int verdict;
 };
 
-static size_t find_ranges(struct range ranges[static NR_NEWEST_KNOWN + 1])
+static size_t find_ranges(enum sandbox_place place, struct range ranges[static NR_NEWEST_KNOWN + 1])
 {
 	int verdicts[NR_NEWEST_KNOWN + 1];
 	size_t n = 0;
@@ -239,7 +257,8 @@ static size_t find_ranges(struct range ranges[static NR_NEWEST_KNOWN + 1])
 	for (size_t i = 0; i < ARRAY_SIZE(denied); i++)
 		verdicts[denied[i].number] = denied[i].error;
 	for (size_t i = ARRAY_SIZE(rules); i-- > 0;)
-		verdicts[rules[i].number] = BY_RULES + (int)i;
+		if (is_in_force(&rules[i], place))
+			verdicts[rules[i].number] = BY_RULES + (int)i;
 	for (uint32_t nr = 0; nr <= NR_NEWEST_KNOWN; nr++)
 		if (nr == 0 || verdicts[nr] != verdicts[nr - 1])
 			ranges[n++] = (struct range){.first = nr, .verdict = verdicts[nr]};
@@ -288,20 +307,20 @@ static void emit_prologue(struct emitter *m)
 	emit_return(m, ENOSYS);
 }
 
-int sandbox_seccomp_program(struct sock_filter *program, size_t max)
+int sandbox_seccomp_program(enum sandbox_place place, struct sock_filter *program, size_t max)
 {
-	struct emitter m = {.program = program, .max = max};
+	struct emitter m = {.program = program, .max = max, .place = place};
 	struct range ranges[NR_NEWEST_KNOWN + 1];
 
 	emit_prologue(&m);
-	emit_tree(&m, ranges, find_ranges(ranges));
+	emit_tree(&m, ranges, find_ranges(place, ranges));
 	return m.len <= max && !m.too_far ? (int)m.len : -E2BIG;
 }
 
-int sandbox_seccomp_compile(int *ret_fd, struct err *e)
+int sandbox_seccomp_compile(enum sandbox_place place, int *ret_fd, struct err *e)
 {
 	struct sock_filter program[1024];
-	int len = sandbox_seccomp_program(program, ARRAY_SIZE(program));
+	int len = sandbox_seccomp_program(place, program, ARRAY_SIZE(program));
 	AUTO_FD int fd = memfd_create("kiln-seccomp", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	size_t size = (size_t)len * sizeof(program[0]);
 

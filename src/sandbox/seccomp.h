@@ -20,8 +20,11 @@
 #include <linux/filter.h>
 #include <stddef.h>
 
+/* In a pod's boxes, which have no namespaces, some more is denied. */
+enum sandbox_place { SANDBOX_IN_NAMESPACES, SANDBOX_IN_POD };
+
 /* Into a sealed memfd of struct sock_filter[], for sandbox_client_options.seccomp_fd. Caller
  * closes. */
-int sandbox_seccomp_compile(int *ret_fd, struct err *e);
+int sandbox_seccomp_compile(enum sandbox_place place, int *ret_fd, struct err *e);
 /* Into an array of room max. Returns the length or -E2BIG. For tests. */
-int sandbox_seccomp_program(struct sock_filter *program, size_t max);
+int sandbox_seccomp_program(enum sandbox_place place, struct sock_filter *program, size_t max);

@@ -93,6 +93,11 @@ static int mount_work(const struct sandbox_limits *limits)
 void inside_setup(const struct inside_plan *plan, const struct sandbox_limits *limits,
 		  int *ret_context)
 {
+	if (plan->pod) {
+		if (chdir(SANDBOX_WORK_DIR) < 0)
+			inside_fail(SANDBOX_STEP_ROOT, errno);
+		return;
+	}
 	if (chdir("/") < 0)
 		inside_fail(SANDBOX_STEP_ROOT, errno);
 	*ret_context = mount_work(limits);

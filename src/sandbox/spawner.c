@@ -4,6 +4,8 @@
 #include "base/cleanup.h"
 #include "sandbox/box.h"
 #include "sandbox/io.h"
+#include "sandbox/message.h"
+#include "sandbox/pod.h"
 #include "sandbox/syscalls.h"
 #include "sandbox/template.h"
 
@@ -18,65 +20,6 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-
-ssize_t spawner_receive(int sock, void *buf, size_t size, int *fds, size_t fds_max, size_t *ret_fds)
-{
-	union {
-		struct cmsghdr head;
-		char buf[CMSG_SPACE(sizeof(int) * SANDBOX_FDS_MAX)];
-	} control;
-	struct iovec iov = {.iov_base = buf, .iov_len = size};
-	struct msghdr msg = {.msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = control.buf,
-			     .msg_controllen = sizeof(control.buf)};
-	struct cmsghdr *c;
-	ssize_t n;
-	size_t count = 0;
-
-	*ret_fds = 0;
-	do {
-		n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-	} while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return -errno;
-	for (c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
-			int fd;
-
-			memcpy(&fd, CMSG_DATA(c) + i * sizeof(fd), sizeof(fd));
-			if (count < fds_max)
-				fds[count++] = fd;
-			else
-				(void)close(fd);
-		}
-	}
-	*ret_fds = count;
-	/* A message that was cut short is no message: its size will not fit. */
-	return msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC) ? (ssize_t)size + 1 : n;
-}
-
-int spawner_forward(int sock, const void *buf, size_t size, const int *fds, size_t count)
-{
-	union {
-		struct cmsghdr head;
-		char buf[CMSG_SPACE(sizeof(int) * SANDBOX_FDS_MAX)];
-	} control = {0};
-	struct iovec iov = {.iov_base = (void *)(uintptr_t)buf, .iov_len = size};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-
-	if (count > 0) {
-		control.head = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int) * count),
-						.cmsg_level = SOL_SOCKET,
-						.cmsg_type = SCM_RIGHTS};
-		memcpy(CMSG_DATA(&control.head), fds, sizeof(int) * count);
-		msg.msg_control = control.buf;
-		msg.msg_controllen = CMSG_SPACE(sizeof(int) * count);
-	}
-	return sendmsg(sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
-}
 
 static _Noreturn void end(struct spawner *s);
 
@@ -128,6 +71,7 @@ static _Noreturn void end(struct spawner *s)
 
 		if (b->pidfd < 0)
 			continue;
+		pod_kill_rest(s, b);
 		(void)sys_pidfd_send_signal(b->pidfd, SIGKILL);
 		(void)waitid(P_PIDFD, (id_t)b->pidfd, &info, WEXITED);
 	}
@@ -192,96 +136,83 @@ static int try_namespaces(bool *ret_proc, struct err *e)
 	return 0;
 }
 
-static int configure_steps(struct spawner *s, const struct sandbox_configure *request,
-			   const int *fds, size_t count, uint32_t *ret_binds, struct err *e)
+static int enter_namespaces(struct spawner *s, const struct sandbox_configure *request,
+			    const struct sandbox_bind *binds, size_t n, struct err *e)
 {
-	struct limiter_options o = {.rung = (enum sandbox_rung)request->rung,
-				    .parent = request->cgroup_parent};
-	AUTO_FREE void *filter = NULL;
-	AUTO_FREE void *binds = NULL;
-	size_t filter_len = 0, binds_len;
-	int abi;
-	int r = read_whole(fds[count - 1], &binds, sizeof(struct sandbox_bind), SANDBOX_BINDS_MAX,
-			   &binds_len, e);
+	int r = identity_enter(&s->identity, request->uid_base, e);
 
-	if (r == 0 && count == 2)
-		r = read_whole(fds[0], &filter, sizeof(struct sock_filter), SANDBOX_FILTER_MAX,
-			       &filter_len, e);
 	if (r == 0)
-		r = limiter_open(&s->limiter, &o, e);
-	if (r < 0)
-		return r;
-	s->configured = true;
-	r = identity_enter(&s->identity, request->uid_base, request->boxes, e);
-	if (r == 0)
-		r = template_enter(binds, binds_len, ret_binds, e);
+		r = template_enter(binds, n, e);
 	if (r == 0)
 		r = netpool_open(&s->netpool, s->limiter.proc_fd, e);
 	if (r == 0)
 		r = identity_drop(&s->identity, e);
+	return r == 0 ? try_namespaces(&s->plan.proc, e) : r;
+}
+
+static int configure_steps(struct spawner *s, const struct sandbox_configure *request, int *fds,
+			   struct sandbox_reply_configured *ret_in_force, struct err *e)
+{
+	size_t filters = request->flags & SANDBOX_CONFIGURE_FILTER ? 1 : 0, filter_len = 0;
+	AUTO_FREE void *filter = NULL;
+	AUTO_FREE void *binds = NULL;
+	size_t binds_len;
+	int abi = landlock_abi();
+	int r = read_whole(fds[0], &binds, sizeof(struct sandbox_bind), SANDBOX_BINDS_MAX,
+			   &binds_len, e);
+
+	if (r == 0 && filters)
+		r = read_whole(fds[1], &filter, sizeof(struct sock_filter), SANDBOX_FILTER_MAX,
+			       &filter_len, e);
 	if (r == 0)
-		r = try_namespaces(&s->plan.proc, e);
+		r = limiter_open(&s->limiter, request, fds + 1 + filters, e);
 	if (r < 0)
 		return r;
-	abi = landlock_abi();
+	s->configured = true;
 	if (abi < 0)
 		return err_errno(e, abi, "could not ask for Landlock");
-	s->netpool.reuse = !(request->flags & SANDBOX_CONFIGURE_NO_NETPOOL);
-	s->plan.two_ids = s->identity.two_ids;
+	s->plan.pod = request->flags & SANDBOX_CONFIGURE_POD;
 	s->plan.landlock_abi = (uint32_t)abi;
 	s->plan.filter_len = (uint16_t)filter_len;
 	s->plan.filter = TAKE_PTR(filter); /* as long as we live */
+	r = s->plan.pod ? pod_enter(s, e) : enter_namespaces(s, request, binds, binds_len, e);
+	if (r < 0)
+		return r;
+	s->netpool.reuse = !s->plan.pod && !(request->flags & SANDBOX_CONFIGURE_NO_NETPOOL);
+	s->plan.two_ids = s->identity.two_ids;
 	s->plan.last_capability = caps_last();
-	return 0;
-}
-
-static void describe(struct spawner *s, uint32_t binds)
-{
-	struct sandbox_reply_configured *f = &s->in_force;
-	const struct {
-		bool has;
-		uint32_t flag;
-	} flags[] = {
-		{true, SANDBOX_HAS_USERNS | SANDBOX_HAS_NETNS},
-		{s->netpool.reuse, SANDBOX_HAS_NETPOOL},
-		{s->plan.filter_len > 0, SANDBOX_HAS_SECCOMP},
-		{s->identity.two_ids, SANDBOX_HAS_TWO_IDS},
-		{s->limiter.has_swap, SANDBOX_HAS_SWAP_LIMIT},
-		{s->limiter.has_cpu_rate, SANDBOX_HAS_CPU_RATE},
-		{s->limiter.has_peak, SANDBOX_HAS_MEMORY_PEAK},
-		{s->plan.proc, SANDBOX_HAS_PROC},
-		{s->limiter.has_kill, SANDBOX_HAS_CGROUP_KILL},
-		{s->identity.root, SANDBOX_HAS_ROOT},
-	};
-
-	*f = (struct sandbox_reply_configured){
-		.rung = s->limiter.rung,
+	s->plan.binds_len = binds_len;
+	s->plan.binds = TAKE_PTR(binds);
+	s->boxes_len = request->boxes;
+	*ret_in_force = (struct sandbox_reply_configured){
+		.rung = request->rung,
+		.has = (s->plan.pod ? 0u : SANDBOX_HAS_USERNS | SANDBOX_HAS_NETNS) |
+		       s->limiter.has |
+		       (s->plan.pod && s->plan.landlock_abi >= 6 ? SANDBOX_HAS_SCOPE : 0u) |
+		       (s->netpool.reuse ? SANDBOX_HAS_NETPOOL : 0u) |
+		       (filter_len > 0 ? SANDBOX_HAS_SECCOMP : 0u) |
+		       (s->identity.two_ids ? SANDBOX_HAS_TWO_IDS : 0u) |
+		       (s->plan.proc || s->plan.pod ? SANDBOX_HAS_PROC : 0u) |
+		       (s->identity.root ? SANDBOX_HAS_ROOT : 0u),
 		.landlock_abi = s->plan.landlock_abi,
 		.uid_base = s->identity.uid_base,
 		.filter_len = s->plan.filter_len,
-		.binds = binds,
+		.binds = (uint32_t)binds_len,
 		.capabilities = s->identity.capabilities,
 	};
-	for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
-		f->has |= flags[i].has ? flags[i].flag : 0;
-	(void)snprintf(f->cgroup, sizeof(f->cgroup), "%s", s->limiter.path);
+	return 0;
 }
 
-static void configure(struct spawner *s, const struct sandbox_configure *request, const int *fds,
-		      size_t count)
+static void configure(struct spawner *s, const struct sandbox_configure *request, int *fds)
 {
 	union sandbox_event event = {0};
-	uint32_t binds = 0;
 	struct err e = {0};
-	int r = configure_steps(s, request, fds, count, &binds, &e);
+	int r = configure_steps(s, request, fds, &event.configured, &e);
 
 	if (r < 0) {
 		refuse(s, &request->h, r, e.msg);
 		end(s);
 	}
-	s->boxes_len = request->boxes;
-	describe(s, binds);
-	event.configured = s->in_force;
 	spawner_send(s, &event, sizeof(event.configured), SANDBOX_REPLY_CONFIGURED, NULL);
 }
 
@@ -331,8 +262,8 @@ static void on_box_request(struct spawner *s, union sandbox_request *request, co
 	}
 }
 
-static void on_request(struct spawner *s, union sandbox_request *request, size_t len,
-		       const int *fds, size_t count)
+static void on_request(struct spawner *s, union sandbox_request *request, size_t len, int *fds,
+		       size_t count)
 {
 	struct box *b;
 	enum sandbox_permit permit;
@@ -344,7 +275,7 @@ static void on_request(struct spawner *s, union sandbox_request *request, size_t
 	}
 	if (request->h.type == SANDBOX_CONFIGURE || !s->configured) {
 		if (request->h.type == SANDBOX_CONFIGURE && !s->configured)
-			configure(s, &request->configure, fds, count);
+			configure(s, &request->configure, fds);
 		else
 			refuse(s, &request->h, EPROTO, "configure comes once, and first");
 		return;
@@ -367,8 +298,8 @@ static void on_control(struct spawner *s)
 		union sandbox_request request = {0};
 		int fds[SANDBOX_FDS_MAX];
 		size_t count;
-		ssize_t n = spawner_receive(s->control, &request, sizeof(request), fds,
-					    SANDBOX_FDS_MAX, &count);
+		ssize_t n = message_receive(s->control, &request, sizeof(request), fds,
+					    SANDBOX_FDS_MAX, &count, MSG_DONTWAIT);
 
 		if (n < 0 && n != -EAGAIN && io_is_shortage((int)n))
 			nap(); /* the request is still there */
@@ -378,7 +309,7 @@ static void on_control(struct spawner *s)
 			end(s);
 		on_request(s, &request, (size_t)n, fds, count);
 		for (size_t i = 0; i < count; i++)
-			(void)close(fds[i]);
+			cleanup_close(&fds[i]);
 	}
 }
 
@@ -432,6 +363,7 @@ static void wait_and_serve(struct spawner *s)
 
 static void reset_process(int control_fd)
 {
+	static const int keys[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
 	const struct sigaction ign = {.sa_handler = SIG_IGN};
 	const struct {
 		uint64_t handler, flags, restorer, mask;
@@ -444,10 +376,8 @@ static void reset_process(int control_fd)
 	(void)sigemptyset(&none);
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 	/* A terminal's keys reach the whole group; it is the runner who decides. */
-	(void)sigaction(SIGINT, &ign, NULL);
-	(void)sigaction(SIGTERM, &ign, NULL);
-	(void)sigaction(SIGHUP, &ign, NULL);
-	(void)sigaction(SIGQUIT, &ign, NULL);
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
+		(void)sigaction(keys[i], &ign, NULL);
 	if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0)
 		_exit(1);
 	(void)fcntl(control_fd, F_SETFD, FD_CLOEXEC);

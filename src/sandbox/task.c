@@ -4,6 +4,7 @@
  * before it reads the first byte that the user wrote. */
 
 #include "sandbox/inside.h"
+#include "sandbox/pod.h"
 #include "sandbox/syscalls.h"
 
 #include <errno.h>
@@ -34,7 +35,10 @@ static void set_limits(const struct inside_plan *plan, const struct sandbox_limi
 	set_rlimit(RLIMIT_STACK, limits->stack_bytes);
 	set_rlimit(RLIMIT_NOFILE, limits->open_files);
 	/* Behind the group's pids.max: init shares the id, and counts, where there is one only. */
-	set_rlimit(RLIMIT_NPROC, (uint64_t)limits->processes + (plan->two_ids ? 0 : 1));
+	/* Without a user namespace it would count all of that id on the node: the spawner counts.
+	 */
+	if (!plan->pod)
+		set_rlimit(RLIMIT_NPROC, (uint64_t)limits->processes + (plan->two_ids ? 0 : 1));
 	/* Behind the exact count of the spawner, which also sees child processes. */
 	set_rlimit(RLIMIT_CPU, limits->cpu_usec / 1000000 + 2);
 	if (!(limits->cpuset[0] | limits->cpuset[1] | limits->cpuset[2] | limits->cpuset[3]))
@@ -142,6 +146,9 @@ static _Noreturn void run_job(const struct inside_plan *plan, const struct sandb
 		r = job_strings(&job, argv, envp, patterns);
 	if (r < 0)
 		inside_fail(SANDBOX_STEP_JOB, -r);
+	r = plan->pod ? pod_empty_work() : 0;
+	if (r < 0)
+		inside_fail(SANDBOX_STEP_FILES, -r);
 	/* Inputs first: the job's own files win. */
 	unpack_inputs(fds + 1, start->inputs);
 	r = files_unpack(&job.files, data, fds[0]);

@@ -41,15 +41,15 @@ static const char *const folders[] = {"box", "tmp", "proc", "dev", "dev/shm", "e
 
 /* What is taken from the host, opened while its tree is still there. */
 struct part {
+	const struct sandbox_bind *bind;
 	int tree;
-	bool folder;
-	char link[SANDBOX_PATH_MAX];
-	const char *target;
 };
 
 static int clone_tree(const char *path)
 {
-	int fd = open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+	int fd =
+		open_tree(AT_FDCWD, path,
+			  OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE | AT_SYMLINK_NOFOLLOW);
 
 	return fd < 0 ? -errno : fd;
 }
@@ -65,29 +65,16 @@ static int set_flags(int fd, const char *path, uint64_t flags)
 
 static int take_part(const struct sandbox_bind *bind, struct part *part, struct err *e)
 {
-	struct stat st;
-
-	*part = (struct part){.tree = -EBADF,
-			      .target = bind->target[0] ? bind->target : bind->source};
-	if (bind->flags & SANDBOX_BIND_SYMLINK) {
-		(void)snprintf(part->link, sizeof(part->link), "%s", bind->source);
-		return 1;
-	}
-	if (lstat(bind->source, &st) < 0) {
-		if (errno == ENOENT && bind->flags & SANDBOX_BIND_OPTIONAL)
-			return 0;
-		return err_errno(e, -errno, "could not open \"%s\"", bind->source);
-	}
-	if (S_ISLNK(st.st_mode)) {
-		ssize_t n = readlink(bind->source, part->link, sizeof(part->link) - 1);
-
-		return n < 0 ? err_errno(e, -errno, "could not read \"%s\"", bind->source) : 1;
-	}
-	part->folder = S_ISDIR(st.st_mode);
+	*part = (struct part){.bind = bind, .tree = -EBADF};
+	if (!memchr(bind->source, 0, SANDBOX_PATH_MAX) ||
+	    !memchr(bind->target, 0, SANDBOX_PATH_MAX))
+		return err_set(e, -EINVAL, "the profile is malformed");
+	if (bind->flags & SANDBOX_BIND_SYMLINK)
+		return 0;
 	part->tree = clone_tree(bind->source);
-	if (part->tree < 0)
-		return err_errno(e, part->tree, "could not clone the tree of \"%s\"", bind->source);
-	return 1;
+	return part->tree < 0 ? err_errno(e, part->tree, "could not clone the tree of \"%s\"",
+					  bind->source)
+			      : 0;
 }
 
 /* Makes the folders that a relative path goes through. */
@@ -117,7 +104,7 @@ static int place_tree(int tree, const char *target, bool folder, uint64_t flags)
 
 static int place_part(const struct part *part)
 {
-	const char *target = part->target;
+	const char *target = part->bind->target;
 	int r;
 
 	while (*target == '/')
@@ -127,11 +114,11 @@ static int place_part(const struct part *part)
 	r = make_parents(target);
 	if (r < 0)
 		return r;
-	if (part->link[0]) {
+	if (part->bind->flags & SANDBOX_BIND_SYMLINK) {
 		/* Ours is there already: /etc/mtab and the like. */
-		return symlink(part->link, target) < 0 && errno != EEXIST ? -errno : 0;
+		return symlink(part->bind->source, target) < 0 && errno != EEXIST ? -errno : 0;
 	}
-	return place_tree(part->tree, target, part->folder,
+	return place_tree(part->tree, target, part->bind->flags & SANDBOX_BIND_FOLDER,
 			  MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
 }
 
@@ -214,7 +201,7 @@ static int place_parts(const struct part *parts, size_t count, int proc, const i
 	for (size_t i = 0; r >= 0 && i < count; i++) {
 		r = place_part(&parts[i]);
 		if (r < 0)
-			return err_errno(e, r, "could not bind \"%s\"", parts[i].target);
+			return err_errno(e, r, "could not bind \"%s\"", parts[i].bind->target);
 	}
 	if (r >= 0 && proc >= 0 &&
 	    move_mount(proc, "", AT_FDCWD, "proc", MOVE_MOUNT_F_EMPTY_PATH) < 0)
@@ -246,12 +233,10 @@ static int enter_new_root(const struct part *parts, size_t count, int proc, cons
 	return 0;
 }
 
-int template_enter(const struct sandbox_bind *binds, size_t count, uint32_t *ret_binds,
-		   struct err *e)
+int template_enter(const struct sandbox_bind *binds, size_t count, struct err *e)
 {
 	AUTO_FREE struct part *parts = calloc(count + 1, sizeof(*parts));
 	int device_trees[ARRAY_SIZE(devices)], proc, r;
-	size_t used = 0;
 
 	if (!parts)
 		return err_set(e, -ENOMEM, "could not allocate the profile");
@@ -261,22 +246,19 @@ int template_enter(const struct sandbox_bind *binds, size_t count, uint32_t *ret
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return err_errno(e, -errno, "could not make mounts private");
 	r = open_devices(device_trees, e);
-	for (size_t i = 0; r >= 0 && i < count; i++) {
-		r = take_part(&binds[i], &parts[used], e);
-		used += r > 0;
-	}
+	for (size_t i = 0; r >= 0 && i < count; i++)
+		r = take_part(&binds[i], &parts[i], e);
 	if (r < 0)
 		return r;
 	proc = open_dead_proc();
 	if (io_is_shortage(proc))
 		return err_errno(e, proc, "could not make an empty \"/proc\"");
-	r = enter_new_root(parts, used, proc, device_trees, e);
+	r = enter_new_root(parts, count, proc, device_trees, e);
 	/* Descriptors of trees that were placed pin nothing: the namespace lives as long as we. */
 	for (size_t i = 0; i < ARRAY_SIZE(devices); i++)
 		cleanup_close(&device_trees[i]);
-	for (size_t i = 0; i < used; i++)
+	for (size_t i = 0; i < count; i++)
 		cleanup_close(&parts[i].tree);
 	cleanup_close(&proc);
-	*ret_binds = (uint32_t)used;
 	return r;
 }

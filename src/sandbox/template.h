@@ -12,6 +12,5 @@
 #include "base/err.h"
 #include "sandbox/protocol.h"
 
-/* Builds and enters it; irreversible. ret_binds: entries that exist on this host. */
-int template_enter(const struct sandbox_bind *binds, size_t count, uint32_t *ret_binds,
-		   struct err *e);
+/* Builds and enters it; irreversible. The entries are as the client saw them (host.h). */
+int template_enter(const struct sandbox_bind *binds, size_t count, struct err *e);

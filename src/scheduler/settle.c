@@ -4,7 +4,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "observe/metrics.h"
-#include "wire/codec.h"
 
 #include <errno.h>
 #include <string.h>
@@ -130,12 +129,8 @@ static void put_into_cache(struct job *j)
 		.finished_us = j->finished_us,
 		.result = j->result,
 	};
-	struct buf packed;
 
-	buf_init(&packed, CACHE_TASK_BYTES_MAX);
-	if (codec_pack_task(&t, &packed) == 0)
-		cache_put(j->scheduler->cfg.cache, CACHE_TASK, &j->id, packed.data, packed.len);
-	buf_fini(&packed);
+	cache_put_task(j->scheduler->cfg.cache, &t);
 }
 
 static void on_finished(struct store_req *req, int code)

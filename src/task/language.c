@@ -178,6 +178,7 @@ void language_free(struct language *l)
 	yaml_texts_free(l->compile.toolchain);
 	yaml_texts_free(l->run.argv);
 	yaml_texts_free(l->run.produces);
+	yaml_texts_free(l->compile.standby.argv);
 	yaml_texts_free(l->run.standby.argv);
 	for (size_t i = 0; i < l->n_env; i++) {
 		free(l->env[i].name);

@@ -40,7 +40,7 @@ struct language_step {
 	char **toolchain; /* patterns of host files and folders that a compile step depends on,
 			   * beside its program: another one there makes cached builds stale */
 	struct task_limits limits; /* defaults of this language for the step; unset: the server's */
-	struct language_standby standby; /* of run only */
+	struct language_standby standby;
 };
 
 struct language_env {

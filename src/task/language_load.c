@@ -106,12 +106,25 @@ static int standby_args(const struct yaml_value *v, void *dst, struct err *e)
 	return yaml_as_bool(v, &((struct language_standby *)dst)->args, e);
 }
 
-static int run_standby(const struct yaml_value *v, void *dst, struct err *e)
+static int step_standby(const struct yaml_value *v, void *dst, struct err *e)
 {
 	static const struct read_key keys[] = {
 		{"argv", true, standby_argv},
 		{"memory_bytes", true, standby_memory},
 		{"args", false, standby_args},
+	};
+	struct language_standby *s = &((struct language_step *)dst)->standby;
+
+	s->args = true;
+	return read_mapping(v, keys, ARRAY_SIZE(keys), s, e);
+}
+
+/* Its arguments are the compiler's, which it must take. */
+static int compile_standby(const struct yaml_value *v, void *dst, struct err *e)
+{
+	static const struct read_key keys[] = {
+		{"argv", true, standby_argv},
+		{"memory_bytes", true, standby_memory},
 	};
 	struct language_standby *s = &((struct language_step *)dst)->standby;
 
@@ -352,6 +365,7 @@ static int lang_compile(const struct yaml_value *v, void *dst, struct err *e)
 		{"produces", true, step_produces},
 		{"toolchain", false, step_toolchain},
 		{"limits", false, step_limits},
+		{"standby", false, compile_standby},
 	};
 
 	return read_mapping(v, keys, ARRAY_SIZE(keys), &((struct language *)dst)->compile, e);
@@ -362,7 +376,7 @@ static int lang_run(const struct yaml_value *v, void *dst, struct err *e)
 	static const struct read_key keys[] = {
 		{"argv", true, step_argv},
 		{"limits", false, step_limits},
-		{"standby", false, run_standby},
+		{"standby", false, step_standby},
 	};
 
 	return read_mapping(v, keys, ARRAY_SIZE(keys), &((struct language *)dst)->run, e);

@@ -302,6 +302,37 @@ def test_doctor_for_scripts(cli):
     assert (host["limits"] == "cgroup2") != ("limits.cost" in host)
 
 
+@pytest.mark.parametrize("demanded, missing", [
+    ("none", ()), ("netns,seccomp", ()), ("cgroup2,landlock,seccomp", ("cgroup2",)), ("two-ids,cgroup", ("two-ids",)),
+])
+def test_doctor_holds_the_host_against_what_is_demanded(cli, tmp_path, demanded, missing):
+    """And says what a server would do: start, or refuse to run anything."""
+    path = tmp_path / "kiln.yaml"
+    path.write_text(f"sandbox:\n  min_isolation: {demanded}\n  limits: rlimit\n", encoding="utf-8")
+    path.chmod(0o644)
+    done = cli("doctor", "--json", "--config", str(path))
+    told = json.loads(done.stdout)
+    host = told["host"]
+    assert host["limits"] == "rlimit" and host["min_isolation"] == demanded
+    if "two-ids" in missing and host["two_ids"] == "yes":
+        missing = ("cgroup",)
+    elif "two-ids" in missing:
+        missing = ("two-ids", "cgroup")
+    assert host["min_isolation.met"] == ("no" if missing else "yes")
+    assert done.returncode == (3 if missing else 0) and told["works"] is not bool(missing)
+    assert all(wall in host["min_isolation.cost"] for wall in missing)
+    words = cli("doctor", "--config", str(path))
+    assert words.returncode == done.returncode and ("will NOT be run" in words.stdout) == bool(missing)
+
+
+def test_doctor_refuses_a_demand_that_it_does_not_know(cli, tmp_path):
+    path = tmp_path / "kiln.yaml"
+    path.write_text("sandbox:\n  min_isolation: moat\n", encoding="utf-8")
+    path.chmod(0o644)
+    done = cli("doctor", "--config", str(path))
+    assert done.returncode == 1 and "moat" in done.stderr, done
+
+
 def test_doctor_where_nothing_can_be_made():
     """A host that allows no user namespace: here, one of ours that allows no other."""
     inside = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\""

@@ -94,7 +94,7 @@ def test_kill_in_the_middle_of_submissions(make_server):
         assert (task["status"], task["stdout"]) == ("done", "kept\n"), task
 
 
-@pytest.mark.parametrize("victim", ["roles", "kiln-runner", "kiln-sandbox"])
+@pytest.mark.parametrize("victim", ["roles", "kiln-runner", "kiln-sandbox", "init"])
 def test_kill_of_one_role_under_load(make_server, victim):
     server = make_server(slots=3)
     ids = load(server, 40, 0.2)
@@ -103,6 +103,9 @@ def test_kill_of_one_role_under_load(make_server, victim):
         victims = [p for p in server.pids("kiln") if p != server.process.pid]
     elif victim == "kiln-runner":
         victims = server.pids(victim)
+    elif victim == "init":  # pid 1 of each sandbox: those that run a task, and those that stand ready
+        spawners = server.spawners()
+        victims = [p for p in server.pids("kiln-sandbox") if p not in spawners]
     else:  # the spawner, not the first process of each sandbox
         victims = server.spawners()
     assert victims

@@ -20,6 +20,22 @@ DONE = {"ok", "runtime_error", "signalled"}  # by itself
 STOPPED = {"time_limit", "memory_limit", "output_limit"}  # by Kiln
 ANY = DONE | STOPPED | {"compile_error"}
 
+# What must hold on the host whatever programs of a kind do, besides that all of them end within their limits,
+# that nothing is left (census.py) and that ordinary tasks beside them are right.
+INVARIANTS = {
+    "compiler": "a compiler reads no file of the host's that is not its own, and stays within limits of its own",
+    "escape": "nothing of the host, of Kiln or of others is seen, reached or changed",
+    "files": "what is written is bounded in bytes and in files, and is gone with the task",
+    "kernel": "calls that namespaces do not isolate are refused or do nothing",
+    "leave": "nothing that a task left is there after it",
+    "memory": "no more than the limit is used, and whoever is ended for it is the task itself",
+    "output": "no more than the limit is kept, none of it altered, and a flood ends the task",
+    "pairs": "no task finds anything of another one, before, beside or after it",
+    "processes": "no process outlives its task or reaches one outside, and their number is bounded",
+    "standby": "an interpreter that stood by serves one program, and leaves it no way to those that still do",
+    "time": "CPU time of all processes together and time on the clock are bounded",
+}
+
 
 class Attack(NamedTuple):
     kind: str
@@ -36,7 +52,7 @@ class Attack(NamedTuple):
 
 def attack(kind, name, language, code, outcome, says=(), limits=None, **kw):
     outcome = frozenset([outcome] if isinstance(outcome, str) else outcome)
-    assert outcome <= ANY, (name, outcome)
+    assert outcome <= ANY and (kind in INVARIANTS or kind == "test"), (kind, name, outcome)
     says = (says,) if isinstance(says, str) else says
     return Attack(kind, f"{kind}-{name}", language, code, outcome, limits or ENDS, tuple(says), **kw)
 

@@ -1,8 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of a server's tasks can be seen on the host. Equal before and after, or something was left."""
+"""What of a server's tasks can be seen on the host. Equal before and after, or something was left.
 
+Interpreters that stand by come and go as tasks do. What is theirs is told by their runner (SIGUSR1), sandbox by
+sandbox; a sandbox of these is left out while it holds what it should and nothing else: its first process, and
+one interpreter with the command of its language. With anything more in it, all of it counts."""
+
+import json
 import os
 import re
+import signal
+
+import yaml
 
 import harness
 from attack import MARK
@@ -23,10 +31,90 @@ def lines(path):
         return []
 
 
-def processes():
+def log_of(server):
+    for line in server.log_text().splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            pass
+
+
+def accounts(server):
+    """What each runner says that it has started, by pid: [what stands by], and the language that it makes things
+    for beforehand."""
+    found = {}
+    for pid in server.pids("kiln-runner"):
+        before = sum(line.get("msg") == "account" for line in log_of(server))
+        os.kill(pid, signal.SIGUSR1)
+        harness.wait_until(lambda before=before: sum(line.get("msg") == "account" for line in log_of(server)) >
+                           before, what="the account of a runner")
+        standing = []
+        for line in log_of(server):
+            if line.get("msg") == "stands by":
+                standing.append(line)
+            elif line.get("msg") == "account":
+                last, standing = (standing, line), []
+        assert len(last[0]) == last[1]["standbys"], last
+        found[pid] = last
+    return found
+
+
+def commands():
+    """The commands that stand by, as far as nothing is put in."""
+    found = {}
+    folder = os.path.join(harness.ROOT, "languages")
+    for name in os.listdir(folder):
+        with open(os.path.join(folder, name), encoding="utf-8") as f:
+            language = yaml.safe_load(f)
+        for step in ("compile", "run"):
+            argv = (language.get(step) or {}).get("standby", {}).get("argv")
+            if argv:
+                found.setdefault(language["name"], []).append(argv)
+    return found
+
+
+COMMANDS = commands()
+
+
+def is_command(argv, wanted):
+    """Whether argv is the command wanted, whose placeholders stand for anything."""
+    patterns = [re.sub(r"\\\{\w+\\\}", ".*", re.escape(word)) for word in wanted]
+    return len(argv) == len(patterns) and all(re.fullmatch(p, word) for p, word in zip(patterns, argv))
+
+
+def is_whole(language, init, inside):
+    """Whether a sandbox holds one interpreter that stands by, and nothing else."""
+    if len(inside) != 2 or lines(f"/proc/{init}/comm") != ["kiln-sandbox"]:
+        return False
+    interpreter = next(p for p in inside if p != init)
+    try:
+        with open(f"/proc/{interpreter}/cmdline", "rb") as f:
+            argv = f.read().decode(errors="replace").split("\0")[:-1]
+    except OSError:
+        return False
+    return any(is_command(argv, wanted) for wanted in COMMANDS.get(language, []))
+
+
+def standing():
+    """The processes of all interpreters that stand by whole, {pid: language}; of all servers, since their sandboxes
+    have the same ids."""
+    told_all = [told for server in harness.servers if server.process for told, _ in accounts(server).values()]
+    found, table = {}, harness.processes()
+    for told in told_all:
+        for line in told:
+            init = line["init_pid"]
+            inside = [p for p in harness.descendants(init, table) | {init} if p in table]
+            if is_whole(line["language"], init, inside):
+                found.update(dict.fromkeys(inside, line["language"]))
+    return found
+
+
+def processes(but=()):
     """Their names: boxes that wait for a task are processes too, and made new after each."""
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
+        if int(pid) in but:
+            continue
         for line in lines(f"/proc/{pid}/status"):
             if line.startswith("Uid:") and any(ours(int(u)) for u in line.split()[1:]):
                 found += lines(f"/proc/{pid}/comm")
@@ -35,12 +123,17 @@ def processes():
 
 def tasks():
     """Of these, what is a task and no box that waits for one."""
-    return [name for name in processes() if name != "kiln-sandbox"]
+    return [name for name in processes(standing()) if name != "kiln-sandbox"]
 
 
-def tree(server):
+def is_making(server):
+    """Whether a language still makes things beforehand: that runs as the runner's child."""
+    return any(line["setup"] for _, line in accounts(server).values())
+
+
+def tree(server, but):
     table = harness.processes()
-    return sorted(table[p][1] for p in server.tree() if p in table)
+    return sorted(table[p][1] for p in server.tree() if p in table and p not in but)
 
 
 def mounts(server):
@@ -48,15 +141,16 @@ def mounts(server):
                   if server.directory in line or MARK in line or "kiln-box" in line)
 
 
-def members(group):
+def members(group, but):
     """How many processes are in groups below it: those of boxes that wait. And groups that are of no
     box: the other ones may be kept empty for the next use."""
     below = [name for name in os.listdir(group) if os.path.isdir(os.path.join(group, name))]
-    return (sum(len(lines(os.path.join(group, name, "cgroup.procs"))) for name in below),
+    inside = [int(pid) for name in below for pid in lines(os.path.join(group, name, "cgroup.procs"))]
+    return (sum(pid not in but for pid in inside),
             [name for name in below if not re.fullmatch(r"b\d+", name)])
 
 
-def cgroups(server):
+def cgroups(server, but):
     """Those of our spawners, and how many processes are in the leaves that they keep."""
     pids = {str(p) for p in server.tree()}
     found = []
@@ -65,7 +159,7 @@ def cgroups(server):
             parts = name.split(".")
             if MARK in name or (parts[0] == "kiln-sandbox" and len(parts) > 2 and parts[2] in pids):
                 path = os.path.join(where, name)
-                found.append((path, members(path)))
+                found.append((path, members(path, but)))
     return sorted(found)
 
 
@@ -95,6 +189,11 @@ def memory_kib(pids):
     """Their own, resident now."""
     return sum(int(line.split()[1]) for pid in pids for line in lines(f"/proc/{pid}/smaps_rollup")
                if line.startswith("Private_"))
+
+
+def standbys(server):
+    """How many stand by, or boot."""
+    return sum(len(told) for told, _ in accounts(server).values())
 
 
 def ipc():
@@ -135,6 +234,11 @@ def files(server):
 
 
 def take(server):
-    return {"processes": processes(), "mounts": mounts(server), "cgroups": cgroups(server), "ipc": ipc(),
-            "keys": keys(), "files": files(server), "tree": tree(server), "sockets": sockets(),
-            "locks": locks()}
+    """Between two accounts that say the same, so that what came or went meanwhile is in neither."""
+    while True:
+        but = standing()
+        found = {"processes": processes(but), "mounts": mounts(server), "cgroups": cgroups(server, but),
+                 "ipc": ipc(), "keys": keys(), "files": files(server), "tree": tree(server, but),
+                 "sockets": sockets(), "locks": locks()}
+        if standing() == but:
+            return found

@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -18,10 +19,12 @@ import pytest
 import census
 import harness
 import leavers
+import standbys
 from attack import MARK
 from test_hostile import assert_equal, run_one, settled, warm
 
 AT_A_TIME = 4
+OPEN_FOR_STANDBY = 5  # three streams, what it is given, its sign
 ROOT = pytest.mark.skipif(os.getuid() != 0, reason="needs root: the sandbox has ids of its own")
 
 
@@ -34,8 +37,13 @@ def test_nothing_is_left_after_many(server):
     for one in leavers.QUICK + leavers.SLOW:  # what is made once per kind is made
         assert not run_one(server, one), run_one(server, one)
     before, spawners, runners = settled(server), server.spawners(), server.pids("kiln-runner")
-    held = {name: (census.descriptors(pids), census.memory_kib(pids))
-            for name, pids in (("spawners", spawners), ("runners", runners))}
+    def holds():
+        """Without what a runner has open for interpreters that stand by."""
+        return {"spawners": (census.descriptors(spawners), census.memory_kib(spawners)),
+                "runners": (census.descriptors(runners) - OPEN_FOR_STANDBY * census.standbys(server),
+                            census.memory_kib(runners))}
+
+    held = holds()
     start = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(AT_A_TIME) as pool:
         wrong = [w for found in pool.map(lambda one: run_one(server, one), leavers.mixed(count, rng))
@@ -44,12 +52,13 @@ def test_nothing_is_left_after_many(server):
     assert not wrong, "\n".join(wrong[:20])
     assert_equal(server, before)
     assert server.spawners() == spawners and server.pids("kiln-runner") == runners, "one had to be started again"
-    grown = {name: (census.descriptors(pids) - held[name][0], census.memory_kib(pids) - held[name][1])
-             for name, pids in (("spawners", spawners), ("runners", runners))}
+    now = holds()
+    grown = {name: (now[name][0] - held[name][0], now[name][1] - held[name][1]) for name in now}
     print("more than before:", ", ".join(f"{name} {fds} descriptors, {kib} KiB"
                                          for name, (fds, kib) in grown.items()))
-    # Of network namespaces in reserve, whose number varies; a runner keeps what it compiled.
-    assert grown["spawners"][0] < 40 and grown["spawners"][1] < 256
+    # Of network namespaces in reserve, six descriptors each, whose number varies up to that of boxes, and
+    # of boxes of interpreters that wait; a runner keeps what it compiled.
+    assert grown["spawners"][0] < 120 and grown["spawners"][1] < 256
     assert grown["runners"][0] < 40 + count / 50 and grown["runners"][1] < 8192
 
 
@@ -171,7 +180,75 @@ def lock(_):
             os.unlink(path)
 
 
+def an_interpreter(server):
+    """One that stands by: (its sandbox's first process, itself)."""
+    def found():
+        table = harness.processes()
+        return next(((table[p][0], p) for p in census.standing() if table.get(p, (0, "", ""))[1] != "kiln-sandbox" and
+                     table[p][0] in table), None)
+
+    wait_for_standby(server)
+    return harness.wait_until(found, what="an interpreter that stands by")
+
+
+def wait_for_standby(server):
+    harness.wait_until(lambda: server.run("javascript", "0", limits=standbys.STANDBY)["isolation"]["standby"] == "exec",
+                       every=0.3, what="a task in an interpreter that stood by")
+
+
+@contextlib.contextmanager
+def beside_a_standby(server):
+    """A process in the sandbox of an interpreter that waits, whose parent is gone: as if it had left a child there."""
+    init, _ = an_interpreter(server)
+    code = f"import ctypes, os, time\nfd = os.open('/proc/{init}/ns/pid', os.O_RDONLY)\n" \
+           "assert ctypes.CDLL(None).setns(fd, 0) == 0\n" \
+           "if os.fork() == 0:\n    if os.fork() == 0: time.sleep(60)\n    os._exit(0)\nos.wait()\n"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    left = harness.wait_until(lambda: [p for p, (parent, comm, _) in harness.processes().items()
+                                       if parent == init and comm.startswith("python")], what="the one left behind")
+    try:
+        yield
+    finally:
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def in_the_group_of_a_standby(server):
+    _, pid = an_interpreter(server)
+    groups = [line.rpartition(":")[2] for line in census.lines(f"/proc/{pid}/cgroup") if "kiln-sandbox." in line]
+    path = next((os.path.join(where, name) for where, names, _ in os.walk("/sys/fs/cgroup") for name in names
+                 if groups and os.path.join(where, name).endswith(groups[0])), None)
+    if not path:
+        pytest.skip("no control groups here")
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        with open(os.path.join(path, "cgroup.procs"), "w", encoding="ascii") as f:
+            f.write(str(child.pid))
+        yield
+    finally:
+        child.kill()
+        child.wait()
+
+
+@contextlib.contextmanager
+def looks_like_a_standby(server):
+    """With the command of one and an id of a sandbox, but of no account."""
+    _, pid = an_interpreter(server)
+    with open(f"/proc/{pid}/cmdline", encoding="utf-8") as f:
+        argv = f.read().split("\0")[:-1]
+    child = subprocess.Popen(argv, executable=sys.executable, user=census.UID_BASE + 1, group=census.UID_BASE + 1,
+                             extra_groups=[], stdin=subprocess.PIPE, env={"PYTHONINSPECT": "1"})
+    try:
+        yield
+    finally:
+        child.kill()
+        child.communicate()
+
+
 PLANTS = {
+    "process beside a standby": beside_a_standby, "process in the group of a standby": in_the_group_of_a_standby,
+    "process like a standby": looks_like_a_standby,
     "process": process, "mount": mount, "group": group, "group with a process": live_group,
     "shared memory": lambda _: sysv("shm"), "semaphore": lambda _: sysv("sem"),
     "message queue": lambda _: sysv("msg"), "key": key, "abstract socket": abstract_socket, "file": file,
@@ -182,6 +259,7 @@ PLANTS = {
 @ROOT
 @pytest.mark.parametrize("name", PLANTS)
 def test_census_sees(server, name):
+    wait_for_standby(server)
     before = settled(server)
     with PLANTS[name](server):
         assert census.take(server) != before, "the census is blind"

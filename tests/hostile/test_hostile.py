@@ -16,7 +16,7 @@ import bombs
 import census
 import escapes
 import harness
-from attack import MARK, attack, text_of
+from attack import INVARIANTS, MARK, attack, text_of
 
 ATTACKS = bombs.ATTACKS + escapes.ATTACKS
 AT_A_TIME = 3
@@ -38,6 +38,7 @@ def test_table_is_what_it_says():
     assert len(set(names)) == len(names), [n for n, k in collections.Counter(names).items() if k > 1]
     assert len({(a.language, a.code, a.stdin, a.args) for a in ATTACKS}) == len(ATTACKS) >= 120
     assert {a.language for a in ATTACKS} == {"c", "cpp", "python", "java", "javascript", "bash"}
+    assert {a.kind for a in ATTACKS} == set(INVARIANTS) - {"leave", "standby"}
 
 
 def milliseconds(task):
@@ -107,7 +108,7 @@ def run_one(server, one):
             fields["stdin"] = one.stdin
         task = server.wait(server.submit(one.language, one.code, **fields), 120)
         note_lateness(one, task)
-        return [f"{one.name}: {w}" for w in complaints(one, task)]
+        return [f"{one.name}: {w} ({INVARIANTS.get(one.kind, '')})" for w in complaints(one, task)]
     except (AssertionError, OSError) as e:
         return [f"{one.name}: {type(e).__name__}: {e}"]
 

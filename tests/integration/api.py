@@ -49,8 +49,8 @@ class Api:
         self.port = int(line.rsplit(":", 1)[1])
 
     def log_text(self):
-        self.log.seek(0)
-        return self.log.read().decode(errors="replace")
+        # Not by reading: the position in the file is also the server's, which would write there.
+        return os.pread(self.log.fileno(), os.fstat(self.log.fileno()).st_size, 0).decode(errors="replace")
 
     def terminate(self):
         self.process.send_signal(signal.SIGTERM)

@@ -18,9 +18,10 @@ import urllib.parse
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-RESOURCES = {"pods": "Pod", "podtemplates": "PodTemplate", "leases": "Lease"}
+RESOURCES = {"pods": "Pod", "podtemplates": "PodTemplate", "leases": "Lease", "nodes": "Node"}
 PATH = re.compile(r"^/(?:api/v1|apis/coordination\.k8s\.io/v1)/namespaces/([a-z0-9-]+)/"
                   r"(pods|podtemplates|leases)(?:/([a-z0-9.-]+))?$")
+NODES = "/api/v1/nodes"
 
 
 class Fault:
@@ -79,6 +80,7 @@ class Kube:
         self.server.daemon_threads = True
         self.port = self.server.server_address[1]
         self.sockets = set()
+        self.node("node-1")
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
         threading.Thread(target=self.kubelet, daemon=True).start()
 
@@ -234,15 +236,31 @@ class Kube:
     def schedule(self, name, pod, due, now):
         with_node = sum(1 for p in self.objects["pods"].values() if p["spec"].get("nodeName") and
                         p["status"]["phase"] in ("Pending", "Running"))
-        if with_node >= self.capacity:
+        if with_node >= self.capacity or not self.free_node():
             if not pod["status"].get("conditions"):
                 self.set_status(name, conditions=[{"type": "PodScheduled", "status": "False",
                                                    "reason": "Unschedulable",
                                                    "message": "0/1 nodes are available"}])
             return
-        pod["spec"]["nodeName"] = "node-1"
+        pod["spec"]["nodeName"] = self.free_node()
         due[pod["metadata"]["uid"]] = now + self.start_s
         self.set_status(name, conditions=[{"type": "PodScheduled", "status": "True"}])
+
+    def free_node(self):
+        """The one with the fewest pods of those that take any."""
+        def takes(node):
+            return (not node["spec"].get("unschedulable") and
+                    node["status"]["conditions"][0]["status"] == "True")
+
+        def load(name):
+            return sum(1 for p in self.objects["pods"].values() if p["spec"].get("nodeName") == name)
+        return min((n for n, o in self.objects["nodes"].items() if takes(o)), key=load, default=None)
+
+    def node(self, name, ready="True", cordoned=False):
+        return self.put("nodes", {
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
+            "spec": {"unschedulable": True} if cordoned else {},
+            "status": {"conditions": [{"type": "Ready", "status": ready}]}})
 
     def start(self, name, pod):
         mode = self.mode(pod) if callable(self.mode) else self.mode
@@ -357,6 +375,8 @@ class Request:
         m = PATH.match(url.path)
         self.resource, self.name = (m.group(2), m.group(3)) if m else (None, None)
         self.known = bool(m) and m.group(1) == kube.namespace
+        if url.path == NODES:  # the cluster's, in no namespace
+            self.resource, self.name, self.known = "nodes", None, True
         if http.command == "GET":
             self.verb = "get" if self.name else "watch" if self.query.get("watch") else "list"
         else:

@@ -16,15 +16,28 @@ class Runners:
     def __init__(self, kube, directory, program, env, key, slots=2, uid_base=710000):
         self.kube, self.directory, self.program, self.env, self.key = kube, directory, program, env, key
         self.slots, self.uid_base = slots, uid_base
+        self.languages = os.path.join(ROOT, "languages")
+        self.prefix, self.more = lambda name: [], []  # what goes before and after
         self.runners, self.ended, self.lock = {}, set(), threading.Lock()
         kube.on_run, kube.on_end = self.run, self.end
         threading.Thread(target=self.reap, daemon=True).start()
 
+    def key_of(self, name, pool):
+        """What an init container leaves for the runner where pods have keys of their own."""
+        if self.kube.objects["podtemplates"][pool]["metadata"]["annotations"].get("kiln/key") != "pod":
+            return self.key(pool)
+        out = os.path.join(self.directory, name + ".pod-key")
+        subprocess.run([self.program("kiln-runner"), "derive-key", "--key-file", self.key(pool),
+                        "--name", name, "--out", out], check=True)
+        return out
+
     def run(self, name, pod, ip):
-        argv = [self.program("kiln-runner"), "--listen", f"{ip}:{self.kube.pod_port}", "--key-file",
-                self.key(pod["metadata"]["labels"]["kiln/pool"]), "--slots", str(self.slots),
+        key = self.key_of(name, pod["metadata"]["labels"]["kiln/pool"])
+        argv = [*self.prefix(name), self.program("kiln-runner"),
+                "--listen", f"{ip}:{self.kube.pod_port}", "--key-file",
+                key, "--slots", str(self.slots),
                 "--uid-base", str(self.uid_base + len(self.runners) * 64), "--languages",
-                os.path.join(ROOT, "languages")]
+                self.languages, *self.more]
         with open(os.path.join(self.directory, name + ".log"), "wb") as log:
             process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                        env=self.env, cwd="/")
@@ -64,7 +77,8 @@ class Runners:
         with self.lock:
             left = [p for _, p in self.runners.values()]
         for p in left:
-            p.terminate()
+            # What stands before a runner may not pass the signal on; what it made ends with it.
+            p.terminate() if p.args[0] == self.program("kiln-runner") else p.kill()
         for p in left:
             try:
                 p.wait(10)

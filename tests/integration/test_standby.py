@@ -39,7 +39,7 @@ def start(place):
         started.append((one, folder))
         wait_for(lambda: all(any(name.startswith(language + "-") for name in
                                  os.listdir(os.path.join(place, "setup")))
-                             for language in languages if language in ("javascript", "java")))
+                             for language in languages if language in ("javascript", "java")), 300)
         return one
 
     yield make
@@ -427,19 +427,22 @@ def test_several_runs_each_have_one(start):
         assert result.outputs[i, r.STDOUT] == b"%d %d false\n" % (i, i)
 
 
+def is_below(pid, ancestor):
+    while pid > 1 and pid != ancestor:
+        try:
+            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
+                pid = int(f.read().rpartition(")")[2].split()[1])
+        except OSError:
+            return False
+    return pid == ancestor
+
+
 def nodes(one):
     """The interpreters of a runner that wait."""
     found = []
     for pid in subprocess.run(["pgrep", "-f", "^/usr/bin/node --require /setup/"], check=False,
                               stdout=subprocess.PIPE, text=True).stdout.split():
-        parents = [int(pid)]
-        while parents[-1] > 1:
-            try:
-                with open(f"/proc/{parents[-1]}/stat", encoding="utf-8", errors="replace") as f:
-                    parents.append(int(f.read().rpartition(")")[2].split()[1]))
-            except OSError:
-                break
-        if one.process.pid in parents:
+        if is_below(int(pid), one.process.pid):
             found.append(int(pid))
     return found
 

@@ -4,7 +4,7 @@
  * Every system call of a sandbox's life fails, once with each of ENOMEM, EMFILE, ENOSPC and EAGAIN,
  * and with ENOMEM for a while:
  *
- *	faults [RUNG] [--all]
+ *	faults [RUNG] [--all] [--only-start]
  *
  * After each, the runner has been told an outcome that is not taken for the program's own, nothing
  * is left (descriptors, children, mounts, groups), the same spawner goes on, and the same box works
@@ -13,15 +13,15 @@
  */
 
 #include "base/cleanup.h"
+#include "holdings.h"
 #include "sandbox/archive.h"
 #include "sandbox/client.h"
+#include "sandbox/host.h"
 #include "sandbox/seccomp.h"
 #include "tamper.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -34,79 +34,12 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PATIENCE_MS = 4000, GROUPS_MAX = 8, WRONG_SHOWN = 8, A_WHILE = 10 };
+enum { PATIENCE_MS = 30000, WRONG_SHOWN = 8, A_WHILE = 10 };
+
+static const uint32_t HAS_OF_GROUPS = SANDBOX_HAS_SWAP_LIMIT | SANDBOX_HAS_MEMORY_PEAK |
+				      SANDBOX_HAS_CGROUP_KILL | SANDBOX_HAS_CPU_RATE;
 
 static const int errors[] = {ENOMEM, EMFILE, ENOSPC, EAGAIN};
-
-/* ---- what a spawner holds ---- */
-
-struct holdings {
-	unsigned int descriptors, mounts, children, groups;
-};
-
-static char group_paths[GROUPS_MAX][256];
-static unsigned int group_count;
-static char group_tail[32];
-
-static int see_group(const char *path, const struct stat *st, int type, struct FTW *at)
-{
-	(void)st;
-	if (type == FTW_D && strncmp(path + at->base, "kiln-sandbox.", 13) == 0 &&
-	    strstr(path + at->base, group_tail) && group_count < GROUPS_MAX)
-		(void)snprintf(group_paths[group_count++], sizeof(group_paths[0]), "%s", path);
-	return 0;
-}
-
-/* The groups of one spawner: kiln-sandbox.NAMESPACE.PID.START. */
-static void find_groups(pid_t spawner)
-{
-	group_count = 0;
-	(void)snprintf(group_tail, sizeof(group_tail), ".%d.", spawner);
-	(void)nftw("/sys/fs/cgroup", see_group, 16, FTW_PHYS);
-}
-
-static unsigned int entries(const char *path, bool folders)
-{
-	DIR *d = opendir(path);
-	unsigned int n = 0;
-
-	for (struct dirent *e; d && (e = readdir(d));)
-		n += e->d_name[0] != '.' && (!folders || e->d_type == DT_DIR);
-	if (d)
-		(void)closedir(d);
-	return n;
-}
-
-/* Words or lines of a file of /proc. */
-static unsigned int count_of(pid_t pid, const char *name, char between)
-{
-	char path[96], text[16384];
-	unsigned int n = 0;
-	ssize_t got;
-
-	(void)snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
-	AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-	while (fd >= 0 && (got = read(fd, text, sizeof(text))) > 0)
-		for (ssize_t i = 0; i < got; i++)
-			n += text[i] == between;
-	return n;
-}
-
-static struct holdings holdings_of(pid_t pid)
-{
-	char path[64];
-	struct holdings h = {0};
-
-	(void)snprintf(path, sizeof(path), "/proc/%d/fd", pid);
-	h.descriptors = entries(path, false);
-	h.mounts = count_of(pid, "mountinfo", '\n');
-	(void)snprintf(path, sizeof(path), "task/%d/children", pid);
-	h.children = count_of(pid, path, ' ');
-	for (unsigned int i = 0; i < group_count; i++)
-		h.groups += entries(group_paths[i], true);
-	return h;
-}
 
 /* ---- one box, start to end ---- */
 
@@ -399,7 +332,7 @@ static void open_world(struct world *w)
 		(void)printf("Bail out! could not trace: %s\n", err_text(errno));
 		exit(1);
 	}
-	find_groups(sandbox_client_pid(w->client));
+	holdings_find_groups(sandbox_client_pid(w->client));
 	/* What is made once is made. The last is the first, which comes after each fault too. */
 	for (size_t i = 0; i < ARRAY_SIZE(scenarios) + 1; i++) {
 		const struct scenario *s = &scenarios[i % ARRAY_SIZE(scenarios)];
@@ -623,7 +556,7 @@ static int start_traced(struct world *w, const char *self, unsigned int n, int e
 	if (tamper_step(t))
 		(void)kill(spawner, SIGKILL), status = -1;
 	tamper_free(t);
-	find_groups(spawner);
+	holdings_find_groups(spawner);
 	return status >= 0 && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
@@ -648,10 +581,96 @@ static struct count fail_start(struct world *w, const char *self, bool all)
 			c.faults += there;
 			c.unharmed += there && said == 0;
 			c.told += there && (said == 3 || said == 4);
-			if (!wrong && group_count > 0)
+			if (!wrong && holdings_groups() > 0)
 				wrong = "a group is left";
 			if (wrong)
 				show(&c, "the starting spawner", n, call, error, wrong,
+				     &(struct told){0});
+		}
+	}
+	return c;
+}
+
+/* ---- what a client makes for a spawner ---- */
+
+/* Without a fault it chooses this rung. 0: it did; 3: an error was told; 9: it chose another. */
+static int make_groups(const struct world *w)
+{
+	struct groups_options o = {.rung = w->rung, .spawner = getpid()};
+	struct groups g;
+	struct err e = {0};
+	uint32_t base = 0;
+	bool same;
+	int r;
+
+	(void)raise(SIGSTOP);
+	r = groups_open(&g, &o, &e);
+	if (r < 0)
+		return e.msg[0] ? 3 : 6;
+	same = g.rung == (enum sandbox_rung)w->in_force.rung &&
+	       g.has == (w->in_force.has & HAS_OF_GROUPS);
+	groups_remove(&g);
+	r = ids_choose(0, 4, &base, &e);
+	if (r < 0)
+		return e.msg[0] ? 3 : 6;
+	return same && (base != 0) == !!(w->in_force.has & SANDBOX_HAS_TWO_IDS) ? 0 : 9;
+}
+
+static int groups_traced(struct world *w, unsigned int n, int error, long *ret_call)
+{
+	uint64_t end = now_ms() + PATIENCE_MS;
+	pid_t pid = fork();
+	struct tamper *t;
+	int status = -1;
+
+	if (pid == 0)
+		_exit(make_groups(w));
+	while (!is_stopped(pid) && now_ms() < end)
+		(void)poll(NULL, 0, 1);
+	*ret_call = -1;
+	t = tamper_new(pid, TAMPER_ALONE);
+	if (!t)
+		return -1;
+	tamper_arm(t, TAMPER_SPAWNER, n, 1, error);
+	(void)kill(pid, SIGCONT);
+	while (tamper_step(t) && now_ms() < end) {
+		struct pollfd p = {.fd = w->signals, .events = POLLIN};
+
+		(void)poll(&p, 1, 20);
+		drain(w->signals);
+	}
+	(void)tamper_fired(t, ret_call);
+	if (tamper_step(t))
+		(void)kill(pid, SIGKILL);
+	else
+		status = tamper_ended(t);
+	tamper_free(t);
+	holdings_find_groups(pid);
+	return status >= 0 && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* A shortage is told as one: it neither leaves a group nor makes another rung the chosen one. */
+static struct count fail_groups(struct world *w)
+{
+	struct count c = {0};
+	bool there = true;
+
+	for (unsigned int n = 1; there && n < 5000; n++) {
+		for (size_t i = 0; there && i < ARRAY_SIZE(errors); i++) {
+			long call;
+			int said = groups_traced(w, n, errors[i], &call);
+			const char *wrong = said < 0   ? "it hangs"
+					    : said > 3 ? "another rung, and nobody is told"
+						       : NULL;
+
+			there = call >= 0;
+			c.faults += there;
+			c.unharmed += there && said == 0;
+			c.told += there && said == 3;
+			if (!wrong && holdings_groups() > 0)
+				wrong = "a group is left";
+			if (wrong)
+				show(&c, "the client", n, call, errors[i], wrong,
 				     &(struct told){0});
 		}
 	}
@@ -679,13 +698,13 @@ static void report(unsigned int number, const char *name, const char *role, cons
 	(void)fflush(stdout);
 }
 
-static unsigned int run_all(struct world *w, const char *self, bool all)
+static unsigned int run_all(struct world *w, const char *self, bool all, bool only_start)
 {
 	unsigned int number = 0, bad = 0;
 	struct count c;
 
 	open_world(w);
-	for (size_t i = 0; i < ARRAY_SIZE(scenarios); i++) {
+	for (size_t i = 0; !only_start && i < ARRAY_SIZE(scenarios); i++) {
 		for (unsigned int role = 0; role < _TAMPER_ROLE_MAX; role++) {
 			if (!(scenarios[i].roles >> role & 1))
 				continue;
@@ -698,6 +717,9 @@ static unsigned int run_all(struct world *w, const char *self, bool all)
 	close_world(w);
 	c = fail_start(w, self, all);
 	report(++number, "the start of a spawner", "spawner", &c);
+	bad += c.wrong > 0 || c.faults == 0;
+	c = fail_groups(w);
+	report(++number, "what a client makes for a spawner", "client", &c);
 	(void)printf("1..%u\n", number);
 	return bad + (c.wrong > 0 || c.faults == 0);
 }
@@ -705,7 +727,7 @@ static unsigned int run_all(struct world *w, const char *self, bool all)
 int main(int argc, char **argv)
 {
 	struct world w = {.sandbox = KILN_SANDBOX};
-	bool all = false;
+	bool all = false, only_start = false;
 	struct err e = {0};
 	sigset_t mask;
 
@@ -713,6 +735,7 @@ int main(int argc, char **argv)
 		return be_spawner();
 	for (int i = 1; i < argc; i++) {
 		all = all || strcmp(argv[i], "--all") == 0;
+		only_start = only_start || strcmp(argv[i], "--only-start") == 0;
 		for (unsigned int r = 0; r < _SANDBOX_RUNG_MAX; r++)
 			if (strcmp(argv[i], sandbox_rung_name(r)) == 0)
 				w.rung = (enum sandbox_rung)r;
@@ -722,8 +745,8 @@ int main(int argc, char **argv)
 	(void)sigprocmask(SIG_BLOCK, &mask, NULL);
 	w.signals = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
 	must(sandbox_profile_default(&w.binds, &w.bind_count, &e), &e);
-	must(sandbox_seccomp_compile(&w.filter, &e), &e);
+	must(sandbox_seccomp_compile(SANDBOX_IN_NAMESPACES, &w.filter, &e), &e);
 	/* What a spawner leaves behind becomes a child of ours, and is reaped. */
 	(void)prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-	return run_all(&w, "/proc/self/exe", all) > 0 ? 1 : 0;
+	return run_all(&w, "/proc/self/exe", all, only_start) > 0 ? 1 : 0;
 }

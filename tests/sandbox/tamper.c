@@ -33,6 +33,7 @@ struct tamper {
 	long fired;   /* number of the call, -1 none yet */
 	pid_t reaped; /* the last that was never traced */
 	int reaped_status;
+	int ended; /* wait status of the spawner */
 };
 
 /* What cannot fail whatever the machine lacks, so that a caller need not be ready for it: ending,
@@ -77,8 +78,9 @@ static void resume(const struct tracee *c, int sig)
 
 struct tamper *tamper_new(pid_t spawner, enum tamper_state state)
 {
-	const long options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK |
-			     PTRACE_O_TRACEVFORK | PTRACE_O_TRACEEXEC;
+	const long family = PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK,
+		   options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEEXEC |
+			     (state == TAMPER_ALONE ? 0 : family);
 	struct tamper *t = calloc(1, sizeof(*t));
 
 	if (!t)
@@ -239,8 +241,15 @@ bool tamper_step(struct tamper *t)
 		}
 		*c = (struct tracee){0};
 		t->over = t->over || pid == t->spawner;
+		if (pid == t->spawner)
+			t->ended = status;
 	}
 	return !t->over;
+}
+
+int tamper_ended(const struct tamper *t)
+{
+	return t->ended;
 }
 
 bool tamper_reaped(const struct tamper *t, pid_t other, int *ret_status)

@@ -27,9 +27,9 @@ enum tamper_role {
 
 struct tamper;
 
-/* Traces a spawner that has no box, or what will execute it, whose calls before that do not count.
- * NULL with errno where that cannot be. */
-enum tamper_state { TAMPER_RUNS, TAMPER_WILL_EXECUTE };
+/* Traces a spawner that has no box, or what will execute it, whose calls before that do not count,
+ * or a process alone, whose children are none of ours. NULL with errno where that cannot be. */
+enum tamper_state { TAMPER_RUNS, TAMPER_WILL_EXECUTE, TAMPER_ALONE };
 struct tamper *tamper_new(pid_t spawner, enum tamper_state state);
 void tamper_free(struct tamper *t);
 
@@ -43,5 +43,8 @@ bool tamper_fired(const struct tamper *t, long *ret_number);
 bool tamper_step(struct tamper *t);
 /* Whether this other child of the tracer has ended, and its wait status. */
 bool tamper_reaped(const struct tamper *t, pid_t other, int *ret_status);
+
+/* Wait status of the one that was traced, once tamper_step said that it ended. */
+int tamper_ended(const struct tamper *t);
 
 const char *tamper_role_name(enum tamper_role role);

@@ -24,6 +24,7 @@ import traceback
 
 OPTIONS = None
 NOBODY = 65534
+PATIENCE = 60  # seconds, with a machine that may be slow or busy: what never comes has failed
 TESTS = []
 
 
@@ -89,7 +90,7 @@ def run_any(*args, stdin=None, **named):
         start = time.monotonic()
         done = subprocess.run(command(*args, report=report, **named), preexec_fn=as_user,
                               stdin=stdin or subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, timeout=60, check=False)
+                              stderr=subprocess.STDOUT, timeout=2 * PATIENCE, check=False)
         seconds = time.monotonic() - start
         out = done.stdout.decode(errors="replace")
         if not os.path.exists(report):
@@ -211,9 +212,8 @@ def memory_limit_stops_a_heap():
 
 @test
 def memory_limit_counts_children():
-    r = run("heap_child", memory="48MiB", disk="1MiB", wall="10s")
-    limited(r, "memory", 125)
-    assert r.report["wall_usec"] < 5000000, r
+    # Not the clock, which would come if the parent were left to wait for what was killed.
+    limited(run("heap_child", memory="48MiB", disk="1MiB", wall="40s"), "memory", 125)
 
 
 @test
@@ -411,10 +411,7 @@ def hosts_sees_the_task_under_an_id_of_its_own():
     finally:
         p.kill()
         p.wait()
-    deadline = time.monotonic() + 5
-    while alive(task) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not alive(task), "the task outlived its runner"
+    ended([task], "the task outlived its runner")
 
 
 def cmdline(pid):
@@ -509,12 +506,33 @@ def started(*args, **named):
     """Starts a run; returns it and its spawner's pid."""
     p = subprocess.Popen(command(*args, quiet=True, **named), preexec_fn=as_user,
                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    for _ in range(500):
+    return p, spawner_of(p)
+
+
+def spawner_of(p):
+    deadline = time.monotonic() + PATIENCE
+    while p.poll() is None and time.monotonic() < deadline:
         spawner = next((pid for pid in descendants(p.pid) if "serve" in cmdline(pid)), None)
         if spawner:
-            return p, spawner
+            return spawner
         time.sleep(0.002)
     raise AssertionError("no spawner was seen")
+
+
+def running(spawner):
+    """What it has made, once a task is its program."""
+    deadline = time.monotonic() + PATIENCE
+    while not any("payload" in cmdline(pid) for pid in descendants(spawner)):
+        assert time.monotonic() < deadline, "no task was seen"
+        time.sleep(0.002)
+    return descendants(spawner)
+
+
+def ended(pids, complaint):
+    deadline = time.monotonic() + PATIENCE
+    while any(alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, f"{complaint}: {pids}"
+        time.sleep(0.01)
 
 
 def groups_of(spawner):
@@ -522,32 +540,32 @@ def groups_of(spawner):
 
 
 def mounts():
+    """Where a spawner mounts what boxes see, before that is its root and the host's is left. Others may
+    mount elsewhere meanwhile."""
     with open("/proc/self/mounts", encoding="utf-8") as f:
-        return f.readlines()
+        return [line for line in f if line.split()[1] in ("/tmp", "/mnt", "/var", "/usr")]
 
 
 @test
 def nothing_is_left_after_many_runs():
     mounts_before = mounts()
+    many = 40 if OPTIONS.untimed else 200  # an emulated machine needs seconds for each
     for args, named, expected in (
-            (("./payload", "orphan"), {"repeat": "200", "processes": "16"}, 200 * b"main done\n"),
+            (("./payload", "orphan"), {"repeat": str(many), "processes": "16"}, many * b"main done\n"),
             (("./payload", "use_loopback"), {"repeat": "20"}, 20 * b"send: ok\n")):
+        has_groups = OPTIONS.user == "root" and OPTIONS.limits == "auto" and rung() != "rlimit"
         p, spawner = started(*args, **named)
-        if OPTIONS.user == "root" and OPTIONS.limits == "auto" and rung() != "rlimit":
-            assert groups_of(spawner), "the groups were not found while it ran"
-        out, _ = p.communicate(timeout=120)
+        while has_groups and not groups_of(spawner):
+            assert p.poll() is None, "the groups were not found while it ran"
+        out, _ = p.communicate(timeout=10 * PATIENCE)
         assert p.returncode == 0 and out == expected, (p.returncode, out[-300:])
         assert not groups_of(spawner), groups_of(spawner)
     # The same where the runner is killed: the spawner sees the end of its socket.
     p, spawner = started("./payload", "sleep")
-    time.sleep(0.2)
-    inside = [spawner, *descendants(spawner)]
+    inside = [spawner, *running(spawner)]
     p.kill()
     p.wait()
-    deadline = time.monotonic() + 5
-    while any(alive(pid) for pid in inside) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not any(alive(pid) for pid in inside), inside
+    ended(inside, "processes outlived the runner")
     assert not groups_of(spawner), groups_of(spawner)
     reap()
     assert not descendants(os.getpid()), [cmdline(pid) for pid in descendants(os.getpid())]
@@ -584,14 +602,10 @@ def each_use_of_a_box_is_counted_from_nothing():
 @test
 def killed_spawner_leaves_nothing_for_long():
     p, spawner = started("./payload", "sleep")
-    time.sleep(0.2)
-    inside = descendants(p.pid)
+    inside = running(spawner)
     os.kill(spawner, signal.SIGKILL)
-    assert p.wait(timeout=5) == 127
-    deadline = time.monotonic() + 5
-    while any(alive(pid) for pid in inside) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not any(alive(pid) for pid in inside), "tasks outlived the spawner"
+    assert p.wait(timeout=PATIENCE) == 127
+    ended(inside, "tasks outlived the spawner")
     reap()
     run("exit_3")  # the next one removes its groups
     assert not groups_of(spawner), groups_of(spawner)
@@ -747,9 +761,9 @@ def traces_in_a_network_namespace_are_seen():
 def a_signal_ends_the_run():
     p = subprocess.Popen(command("./payload", "sleep"), preexec_fn=as_user,
                          stderr=subprocess.PIPE)
-    time.sleep(3 if OPTIONS.untimed else 0.3)
+    running(spawner_of(p))
     p.terminate()
-    _, err = p.communicate(timeout=5)
+    _, err = p.communicate(timeout=PATIENCE)
     assert json.loads(err)["limit"] == "requested" and p.returncode == 125, (p.returncode, err)
 
 

@@ -93,6 +93,26 @@ def test_leader_that_is_killed_loses_no_task(kiln, pods):
     cluster.wait_until(lambda: len(pods.running()) >= 2, 60, what="the next leader replaces a pod")
 
 
+def test_drained_pods_are_replaced_first(kiln, pods):
+    pods.kube.template("python", min=2, max=4, slots=2)
+    client = start(kiln, pods, schedulers=1)
+    cluster.wait_until(lambda: len(pods.running()) == 2, what="two pods")
+    old = set(pods.running())
+    monitor = ["--monitor", f"http://127.0.0.1:{kiln.schedulers[0].port}", "--pods", pods.kube.url]
+    cluster.wait_until(lambda: len(described(kiln, kiln.schedulers[0])["pods"]) == 2, what="both")
+    task = client.submit("python", "import time; time.sleep(3); print('done')")
+    said = kiln.kiln("pods", "drain", "--pool", "python", *monitor).stdout
+    assert all(f"{name} is to be replaced" in said for name in old)
+    cluster.wait_until(lambda: len(pods.running()) == 2 and not old & set(pods.running()), 60,
+                       what="two others")
+    done = client.wait(task, 60)
+    assert (done["stdout"], done["attempt"]) == ("done\n", 1)
+    for words, message in ((["nobody"], 'there is no pod "nobody"'),
+                           (["--node", "nowhere"], "no pod is meant"), ([], "which pods")):
+        done = kiln.kiln("pods", "drain", *words, *monitor, check=False)
+        assert done.returncode and message in done.stderr, done
+
+
 def test_local_pods_have_no_pools(kiln):
     kiln.schedulers.append(kiln.scheduler("local", pods="local:"))
     kiln.wait_ready()

@@ -14,11 +14,27 @@ struct sandbox_client *fake_spawner_new(void)
 	if (!c || pipe2(c->pipe, O_CLOEXEC | O_NONBLOCK) < 0)
 		abort();
 	c->end.outcome = SANDBOX_EXITED;
+	for (unsigned box = 0; box < SANDBOX_BOXES_MAX; box++) {
+		for (unsigned i = 0; i < SANDBOX_TARGET_FD_MAX; i++)
+			c->fds[box][i] = -1;
+	}
 	return c;
+}
+
+/* As the end of the last process of a box does. */
+static void close_fds(struct sandbox_client *c, unsigned box)
+{
+	for (unsigned i = 0; i < SANDBOX_TARGET_FD_MAX; i++) {
+		if (c->fds[box][i] >= 0)
+			(void)close(c->fds[box][i]);
+		c->fds[box][i] = -1;
+	}
 }
 
 void fake_spawner_free(struct sandbox_client *c)
 {
+	for (unsigned box = 0; box < SANDBOX_BOXES_MAX; box++)
+		close_fds(c, box);
 	(void)close(c->pipe[0]);
 	(void)close(c->pipe[1]);
 	free(c);
@@ -46,6 +62,7 @@ void fake_exited(struct sandbox_client *c, unsigned box, const struct sandbox_ev
 
 void fake_released(struct sandbox_client *c, unsigned box)
 {
+	close_fds(c, box);
 	emit(c, box, SANDBOX_EVENT_RELEASED, (union sandbox_event){0});
 }
 
@@ -91,6 +108,7 @@ int sandbox_client_start(struct sandbox_client *c, unsigned int box, uint64_t co
 	for (size_t i = 0; i < task->input_count; i++)
 		assert(fcntl(task->input_fds[i], F_GETFD) >= 0);
 	c->starts++;
+	c->last_box = box;
 	if (c->start_result < 0)
 		return err_set(e, c->start_result, "the fake cannot start");
 	if (c->refuse_start) {
@@ -98,6 +116,11 @@ int sandbox_client_start(struct sandbox_client *c, unsigned int box, uint64_t co
 
 		(void)snprintf(ev.error.message, sizeof(ev.error.message), "refused");
 		emit(c, box, SANDBOX_REPLY_ERROR, ev);
+	} else if (c->stands_by) {
+		for (size_t i = 0; i < task->map_count; i++)
+			c->fds[box][task->map_targets[i]] =
+				fcntl(task->map_fds[i], F_DUPFD_CLOEXEC, 0);
+		emit(c, box, SANDBOX_EVENT_STARTED, (union sandbox_event){0});
 	} else if (!c->quiet) {
 		fake_exited(c, box, &c->end);
 		fake_released(c, box);
@@ -111,6 +134,9 @@ int sandbox_client_limit(struct sandbox_client *c, unsigned int box, uint64_t co
 	(void)e;
 	(void)limits;
 	assert(cookie == c->cookies[box]);
+	c->limits++;
+	if (c->stands_by)
+		emit(c, box, SANDBOX_EVENT_STARTED, (union sandbox_event){0});
 	return 0;
 }
 
@@ -121,7 +147,7 @@ int sandbox_client_kill(struct sandbox_client *c, unsigned int box, uint64_t coo
 	(void)reason;
 	assert(cookie == c->cookies[box]);
 	c->kills++;
-	if (c->quiet) {
+	if (c->quiet || c->stands_by) {
 		fake_exited(c, box,
 			    &(struct sandbox_event_exited){.outcome = SANDBOX_LIMITED,
 							   .limit = reason});

@@ -24,10 +24,14 @@ struct sandbox_client {
 	bool prepare_fails;		  /* EXITED with SANDBOX_FAILED, RELEASED */
 	bool quiet;			  /* no event follows a PREPARE or a START by itself */
 	bool refuse_start;		  /* an error instead of the task's end */
+	bool stands_by;			  /* boxes go on until they are killed; fds are kept */
 	struct sandbox_event_exited end;  /* what every task ends with */
 
 	/* What was asked. */
-	unsigned prepares, starts, kills, releases;
+	unsigned prepares, starts, kills, releases, limits;
+	unsigned last_box; /* of START */
+	int fds[SANDBOX_BOXES_MAX]
+	       [SANDBOX_TARGET_FD_MAX]; /* with stands_by: by their numbers inside; or -1 */
 	uint64_t cookies[SANDBOX_BOXES_MAX];
 };
 

@@ -73,6 +73,51 @@ static void requests_are_checked(void **state)
 #undef REFUSED
 }
 
+static void configure_is_checked(void **state)
+{
+	const struct sandbox_configure good = {
+		.h = head(SANDBOX_CONFIGURE),
+		.boxes = 2,
+		.uid_base = 5000,
+		.rung = SANDBOX_RUNG_CGROUP1,
+		.flags = SANDBOX_CONFIGURE_FILTER,
+		.trees = 1 << SANDBOX_TREE_V2 | 1 << SANDBOX_TREE_MEMORY | 1 << SANDBOX_TREE_PIDS,
+		.group = "kiln-sandbox.1.2.3"};
+	struct sandbox_configure c = good;
+
+	(void)state;
+	assert_int_equal(sandbox_request_check(&c, sizeof(c), 8, 0), 0);
+	assert_int_equal(sandbox_request_check(&c, sizeof(c), 7, 0), -EBADMSG);
+	assert_int_equal(sandbox_request_check(&c, sizeof(c), 9, 0), -EBADMSG);
+	c.rung = SANDBOX_RUNG_RLIMIT;
+	c.trees = c.flags = c.uid_base = 0;
+	assert_int_equal(sandbox_request_check(&c, sizeof(c), 1, 0), 0);
+#define REFUSED(change)                                                                            \
+	do {                                                                                       \
+		c = good;                                                                          \
+		c.change;                                                                          \
+		assert_int_equal(sandbox_request_check(&c, sizeof(c), 8, 0), -EBADMSG);            \
+	} while (0)
+	REFUSED(boxes = 0);
+	REFUSED(boxes = SANDBOX_BOXES_MAX + 1);
+	REFUSED(rung = SANDBOX_RUNG_AUTO);
+	REFUSED(rung = _SANDBOX_RUNG_MAX);
+	REFUSED(rung = SANDBOX_RUNG_CGROUP2);
+	REFUSED(trees = 7u << 4);
+	REFUSED(trees = 1 << SANDBOX_TREE_MEMORY);
+	REFUSED(uid_base = 999);
+	REFUSED(uid_base = UINT32_MAX);
+	/* Names a folder that is another's, or goes elsewhere. */
+	REFUSED(group[0] = 0);
+	REFUSED(group[3] = '/');
+	REFUSED(group[14] = '/');
+	c = good;
+	memset(c.group, 'a', sizeof(c.group));
+	memcpy(c.group, good.group, strlen(good.group));
+	assert_int_equal(sandbox_request_check(&c, sizeof(c), 8, 0), -EBADMSG);
+#undef REFUSED
+}
+
 static void start_counts_its_descriptors(void **state)
 {
 	struct sandbox_start start = {
@@ -192,14 +237,14 @@ static void policy_judges_calls(void **state)
 		{-1, {0}, DENIED(ENOSYS)},
 	};
 	struct sock_filter program[1024];
-	int len = sandbox_seccomp_program(program, ARRAY_SIZE(program));
+	int len = sandbox_seccomp_program(SANDBOX_IN_NAMESPACES, program, ARRAY_SIZE(program));
 	struct seccomp_data data;
 	int denied;
 
 	(void)state;
 	assert_true(len > 0);
-	assert_int_equal(sandbox_seccomp_program(program, 10), -E2BIG);
-	len = sandbox_seccomp_program(program, ARRAY_SIZE(program));
+	assert_int_equal(sandbox_seccomp_program(SANDBOX_IN_NAMESPACES, program, 10), -E2BIG);
+	len = sandbox_seccomp_program(SANDBOX_IN_NAMESPACES, program, ARRAY_SIZE(program));
 	for (size_t i = 0; i < ARRAY_SIZE(calls); i++) {
 #ifdef __x86_64__
 		data = (struct seccomp_data){.nr = calls[i].nr, .arch = AUDIT_ARCH_X86_64};
@@ -228,14 +273,52 @@ static void policy_judges_calls(void **state)
 	assert_int_equal(judge(program, (size_t)len, &data), SECCOMP_RET_KILL_PROCESS);
 }
 
+static void policy_in_a_pod_denies_more(void **state)
+{
+	static const struct {
+		int nr;
+		uint64_t args[3];
+		uint32_t action;
+	} calls[] = {
+		{SYS_socket, {AF_UNIX, SOCK_STREAM, 0}, SECCOMP_RET_ALLOW},
+		{SYS_socket, {AF_INET, SOCK_STREAM, 0}, DENIED(EAFNOSUPPORT)},
+		{SYS_socket, {AF_NETLINK, SOCK_RAW, 0}, DENIED(EAFNOSUPPORT)},
+		{SYS_kill, {1, SIGKILL}, SECCOMP_RET_ALLOW},
+		{SYS_kill, {1, SIGSTOP}, DENIED(EPERM)},
+		{SYS_tgkill, {1, 1, SIGSTOP}, DENIED(EPERM)},
+		{SYS_pidfd_send_signal, {3, SIGSTOP}, DENIED(EPERM)},
+		{SYS_prlimit64, {0}, SECCOMP_RET_ALLOW},
+		{SYS_prlimit64, {77}, DENIED(EPERM)},
+	};
+	struct sock_filter program[1024];
+	int len = sandbox_seccomp_program(SANDBOX_IN_POD, program, ARRAY_SIZE(program));
+	struct seccomp_data data;
+
+	(void)state;
+	assert_true(len > 0);
+	for (size_t i = 0; i < ARRAY_SIZE(calls); i++) {
+#ifdef __x86_64__
+		data = (struct seccomp_data){.nr = calls[i].nr, .arch = AUDIT_ARCH_X86_64};
+#else
+		data = (struct seccomp_data){.nr = calls[i].nr, .arch = AUDIT_ARCH_AARCH64};
+#endif
+		memcpy(data.args, calls[i].args, sizeof calls[i].args);
+		if (judge(program, (size_t)len, &data) != calls[i].action)
+			fail_msg("row %zu (call %d) is judged 0x%x", i, calls[i].nr,
+				 judge(program, (size_t)len, &data));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(table_permits_each_request_where_it_belongs),
 		cmocka_unit_test(requests_are_checked),
+		cmocka_unit_test(configure_is_checked),
 		cmocka_unit_test(start_counts_its_descriptors),
 		cmocka_unit_test(limits_missing_or_absurd_are_refused),
 		cmocka_unit_test(policy_judges_calls),
+		cmocka_unit_test(policy_in_a_pod_denies_more),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

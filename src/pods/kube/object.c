@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <string.h>
+#include <time.h>
 
 const char *kube_text(const json_t *object, ...)
 {
@@ -59,6 +60,25 @@ static void read_condition(const json_t *condition, struct kube_pod *p)
 		p->evicted = p->evicted || is_true;
 }
 
+/* The last line that says anything: bytes of a program that a user's task may have come close to.
+ */
+static void read_message(const char *text, char message[KUBE_MESSAGE_MAX])
+{
+	size_t end = strlen(text), begin, len;
+
+	while (end && (unsigned char)text[end - 1] <= ' ')
+		end--;
+	for (begin = end; begin && text[begin - 1] != '\n';)
+		begin--;
+	len = end - begin < KUBE_MESSAGE_MAX - 1 ? end - begin : KUBE_MESSAGE_MAX - 1;
+	for (size_t i = 0; i < len; i++) {
+		unsigned char c = (unsigned char)text[begin + i];
+
+		message[i] = c >= ' ' && c < 0x7f ? (char)c : '?';
+	}
+	message[len] = '\0';
+}
+
 /* The first that ended, or that waits for something; what it says is kept. */
 static void read_container(const json_t *status, struct kube_pod *p)
 {
@@ -72,6 +92,8 @@ static void read_container(const json_t *status, struct kube_pod *p)
 		return;
 	(void)str_copy(p->reason, sizeof p->reason, reason);
 	p->exit_code = code > -1000 && code < 1000 ? (int)code : -1;
+	if (ended)
+		read_message(kube_text(ended, "message", NULL), p->message);
 }
 
 static void read_status(const json_t *status, struct kube_pod *p)
@@ -91,6 +113,35 @@ static void read_status(const json_t *status, struct kube_pod *p)
 		read_container(one, p);
 	json_array_foreach(json_object_get(status, "containerStatuses"), i, one)
 		read_container(one, p);
+}
+
+/* RFC 3339, in UTC and whole seconds, as Kubernetes writes it; 0: it is none. */
+static int64_t read_time(const char *text)
+{
+	struct tm tm = {0};
+	const char *end = strptime(text, "%Y-%m-%dT%H:%M:%SZ", &tm);
+
+	return end && !*end ? (int64_t)timegm(&tm) : 0;
+}
+
+int kube_node_read(const json_t *object, struct kube_node *ret_node, struct err *e)
+{
+	const json_t *meta = json_object_get(object, "metadata"), *condition;
+	struct kube_node n = {.ready = false};
+	int r = kube_copy(n.name, sizeof n.name, kube_text(meta, "name", NULL), "name", e);
+	size_t i;
+
+	if (r < 0)
+		return r;
+	json_array_foreach(json_object_get(json_object_get(object, "status"), "conditions"), i,
+			   condition) n.ready =
+		n.ready || (str_eq(kube_text(condition, "type", NULL), "Ready") &&
+			    str_eq(kube_text(condition, "status", NULL), "True"));
+	n.unschedulable =
+		json_is_true(json_object_get(json_object_get(object, "spec"), "unschedulable"));
+	n.deleting = json_is_string(json_object_get(meta, "deletionTimestamp"));
+	*ret_node = n;
+	return 0;
 }
 
 int kube_pod_read(const json_t *object, struct kube_pod *ret_pod, struct err *e)
@@ -114,7 +165,10 @@ int kube_pod_read(const json_t *object, struct kube_pod *ret_pod, struct err *e)
 	p.labelled_busy = str_eq(kube_text(labels, KUBE_LABEL_STATE, NULL), "busy");
 	p.unwanted = json_object_get(json_object_get(meta, "annotations"), KUBE_NOTE_REPLACE);
 	p.deleting = json_is_string(json_object_get(meta, "deletionTimestamp"));
+	if (!str_copy(p.node, sizeof p.node, kube_text(object, "spec", "nodeName", NULL)))
+		p.node[0] = '\0';
 	p.scheduled = *kube_text(object, "spec", "nodeName", NULL) != '\0';
+	p.created_s = read_time(kube_text(meta, "creationTimestamp", NULL));
 	read_status(json_object_get(object, "status"), &p);
 	*ret_pod = p;
 	return 0;

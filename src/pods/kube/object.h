@@ -28,6 +28,8 @@ enum {
 	KUBE_REVISION_MAX = 16,
 	KUBE_IP_MAX = 46,
 	KUBE_REASON_MAX = 32,
+	KUBE_NODE_MAX = 128, /* of one with a longer name it is not known how it is */
+	KUBE_MESSAGE_MAX = 128,
 };
 
 enum kube_phase {
@@ -45,6 +47,8 @@ struct kube_pod {
 	char pool[KUBE_POD_NAME_MAX];	  /* "": none */
 	char revision[KUBE_REVISION_MAX]; /* "": none */
 	char ip[KUBE_IP_MAX];		  /* "": none yet */
+	char node[KUBE_NODE_MAX];	  /* "": none yet */
+	int64_t created_s;		  /* since 1970; 0: not known */
 	enum kube_phase phase;
 	bool deleting;	    /* has a deletionTimestamp */
 	bool scheduled;	    /* has a node */
@@ -52,10 +56,22 @@ struct kube_pod {
 	bool ready;	    /* its readiness probe says so */
 	bool evicted;	    /* by the node, or for a drain of it */
 	bool labelled_busy;
-	bool unwanted;		      /* has KUBE_NOTE_REPLACE */
-	int exit_code;		      /* of the first container that ended; 0 */
-	char reason[KUBE_REASON_MAX]; /* why it waits or ended: "OOMKilled", "ImagePullBackOff" */
+	bool unwanted;			/* has KUBE_NOTE_REPLACE */
+	int exit_code;			/* of the first container that ended; 0 */
+	char reason[KUBE_REASON_MAX];	/* why it waits or ended: "OOMKilled", "ImagePullBackOff" */
+	char message[KUBE_MESSAGE_MAX]; /* what its program said last, where the kubelet passes it
+					 * on; one line */
 };
+
+struct kube_node {
+	char name[KUBE_NODE_MAX];
+	bool ready;
+	bool unschedulable; /* cordoned */
+	bool deleting;
+};
+
+/* -EBADMSG where it has no name that fits. */
+int kube_node_read(const json_t *object, struct kube_node *ret_node, struct err *e);
 
 /* -EBADMSG where name, uid or resourceVersion is absent or too long. */
 int kube_pod_read(const json_t *object, struct kube_pod *ret_pod, struct err *e);

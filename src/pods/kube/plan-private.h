@@ -18,6 +18,11 @@ struct plan_expected {
 
 void plan_note_failure(struct plan_pool *pool, int64_t now_ms);
 
+void plan_nodes_fini(struct plan *p);
+void plan_place_pod(const struct plan *p, struct plan_pod *pod);
+/* What is wrong with the node of a pod, or NULL. */
+const char *plan_node_trouble(const struct plan_pod *pod);
+
 /* For a connection to come, or to come back. */
 enum { PLAN_LOST_GRACE_MS = 15 * 1000 };
 

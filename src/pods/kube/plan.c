@@ -20,6 +20,7 @@ void plan_init(struct plan *p, uint32_t max_pods, uint64_t salt)
 			   .salt = salt,
 			   .tokens = {.rate = CREATE_RATE, .burst = CREATE_BURST}};
 	map_init(&p->pods);
+	map_init(&p->nodes);
 	list_init(&p->expected);
 }
 
@@ -45,6 +46,7 @@ void plan_fini(struct plan *p)
 	MAP_FOREACH (pod, cursor, &p->pods)
 		free(pod);
 	map_fini(&p->pods);
+	plan_nodes_fini(p);
 	for (size_t i = 0; i < p->n_pools; i++)
 		free_pool(p->pools[i]);
 	free(p->pools);
@@ -88,6 +90,7 @@ int plan_put_pool(struct plan *p, struct kube_pool *def_take)
 	if (!str_eq(pool->def.revision, def_take->revision)) {
 		pool->failures = 0;
 		pool->window = 1;
+		pool->slots = 0;
 	}
 	kube_pool_fini(&pool->def);
 	pool->def = *def_take;
@@ -189,6 +192,7 @@ int plan_seen(struct plan *p, const struct kube_pod *facts, int64_t now_ms,
 	}
 	pod->facts = *facts;
 	pod->generation = p->generation;
+	plan_place_pod(p, pod);
 	*ret_pod = pod;
 	*ret_new = is_new;
 	return 0;
@@ -252,6 +256,7 @@ static int64_t first_heard(struct plan *p, struct plan_pod *pod, int64_t now_ms)
 	if (!pool || !str_eq(pool->def.revision, pod->facts.revision))
 		return -1;
 	pool->failures = 0;
+	pool->slots = pod->slots;
 	if (took_ms >= 0)
 		note_start(pool, took_ms);
 	return took_ms;

@@ -44,6 +44,14 @@ enum plan_state {
 	_PLAN_STATE_MAX,
 };
 
+/* Of the machine that a pod is on. What cannot be seen is taken for fine. */
+enum plan_node_state {
+	PLAN_NODE_FINE,
+	PLAN_NODE_CORDONED,  /* its pods are replaced, first the new, then the old */
+	PLAN_NODE_NOT_READY, /* the same; what cannot be reached there is lost at once */
+	PLAN_NODE_GONE,	     /* what cannot be reached there is not there */
+};
+
 enum plan_order { PLAN_NO_ORDER, PLAN_TO_DRAIN, PLAN_TO_DELETE };
 
 struct plan_pod {
@@ -51,6 +59,7 @@ struct plan_pod {
 	uint64_t generation; /* of the last list that had it */
 	int64_t seen_ms;     /* first */
 	int64_t ended_ms;    /* it ended while it was known; 0 */
+	enum plan_node_state node;
 	/* From its runner. */
 	bool connected;
 	bool served;  /* was connected, or ready, at some time */
@@ -75,6 +84,7 @@ struct plan_pool {
 	struct sizing_state state;
 	struct sizing_verdict verdict; /* of the last step */
 	struct sizing_pods count;
+	uint32_t slots; /* of a pod of this revision, as its runner says; 0: not known */
 	uint64_t arrived, finished; /* since the last step */
 	uint64_t waiting;	    /* as of the last step */
 	uint32_t used;
@@ -87,7 +97,9 @@ struct plan_pool {
 };
 
 struct plan {
-	struct map pods; /* struct plan_pod by name */
+	struct map pods;  /* struct plan_pod by name */
+	struct map nodes; /* by name */
+	uint64_t node_generation;
 	struct plan_pool **pools;
 	size_t n_pools;
 	struct list expected; /* creates that were not seen yet */
@@ -121,6 +133,12 @@ void plan_begin(struct plan *p);
 /* gone is called for each pod that the list did not have, before it is forgotten; may be NULL. */
 void plan_listed(struct plan *p, void (*gone)(void *ctx, struct plan_pod *pod), void *ctx);
 struct plan_pod *plan_find(struct plan *p, const char *name);
+
+/* Of the API server, about nodes. Whether something has changed; -ENOMEM. */
+int plan_node_seen(struct plan *p, const struct kube_node *facts);
+void plan_node_gone(struct plan *p, const char *name);
+void plan_nodes_begin(struct plan *p);
+void plan_nodes_listed(struct plan *p);
 
 /* Of its runner. Returns the time that it took to start, or -1 where that is not known or was told
  * before. */

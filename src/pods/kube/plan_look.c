@@ -66,6 +66,11 @@ static void look_at_ended(struct plan_step *s, struct plan_pool *pool, struct pl
 
 static void look_at_starting(struct plan_step *s, struct plan_pool *pool, struct plan_pod *pod)
 {
+	/* It never served, and where it is it will not. That is not its template's fault. */
+	if (pod->node == PLAN_NODE_NOT_READY || pod->node == PLAN_NODE_GONE) {
+		(void)plan_order(s, pod, PLAN_TO_DELETE, plan_node_trouble(pod));
+		return;
+	}
 	if (!pool || s->now_ms - pod->seen_ms < pool->def.start_timeout_ms)
 		return;
 	count_failure(s, pool, pod);

@@ -38,7 +38,12 @@ struct view {
 
 /* ---- choose ---- */
 
-/* A pod that briefly cannot be reached is still there. */
+/* A pod that briefly cannot be reached is still there, but not where its node is none. */
+static bool is_missed(const struct plan_step *s, const struct plan_pod *pod)
+{
+	return pod->node < PLAN_NODE_NOT_READY && s->now_ms - pod->changed_ms < PLAN_LOST_GRACE_MS;
+}
+
 static void count(const struct plan_step *s, struct view *v)
 {
 	struct sizing_pods *c = &v->pool->count;
@@ -55,7 +60,10 @@ static void count(const struct plan_step *s, struct view *v)
 		c->busy += state == PLAN_BUSY;
 		c->unschedulable += state == PLAN_UNSCHEDULABLE;
 		v->n_draining += state == PLAN_DRAINING;
-		if (state == PLAN_LOST && s->now_ms - pod->changed_ms < PLAN_LOST_GRACE_MS)
+		/* Of a node that was removed nothing runs on; the cluster collects its pods. */
+		if (state == PLAN_LOST && pod->node == PLAN_NODE_GONE)
+			continue;
+		if (state == PLAN_LOST && is_missed(s, pod))
 			c->starting++;
 		else if (state == PLAN_STARTING)
 			c->starting++;
@@ -91,7 +99,7 @@ static const char *why_replace(const struct plan_step *s, const struct view *v,
 	if ((def->recycle_tasks && pod->tasks >= def->recycle_tasks) ||
 	    s->now_ms - pod->seen_ms >= def->recycle_ms)
 		return "used_up";
-	return NULL;
+	return plan_node_trouble(pod);
 }
 
 /* Idle before busy, the least busy first, then the oldest. */
@@ -151,6 +159,7 @@ static void want(struct plan_step *s, struct view *v, plan_waiting_cb waiting_cb
 	struct plan_pool *pool = v->pool;
 	uint32_t used_before = pool->used;
 	uint64_t waiting = 0;
+	struct sizing_pool size = pool->def.size;
 	struct sizing_demand d;
 
 	v->known = waiting_cb(ctx, &pool->def, &waiting);
@@ -167,7 +176,9 @@ static void want(struct plan_step *s, struct view *v, plan_waiting_cb waiting_cb
 		.quiet_ms = waiting ? 0 : s->now_ms - pool->meter.last_use_ms,
 		.start_ms = plan_start_ms(pool),
 	};
-	sizing_want(&pool->def.size, &d, &pool->count, s->now_ms, &pool->state, &pool->verdict);
+	/* A runner may have fewer slots than was wished for: it knows what its host allows. */
+	size.slots = pool->slots ? pool->slots : size.slots;
+	sizing_want(&size, &d, &pool->count, s->now_ms, &pool->state, &pool->verdict);
 }
 
 static void share(struct plan_step *s, struct view *views, size_t n)
@@ -288,7 +299,9 @@ static void replace(struct plan_step *s, struct view *v)
 	if (!in_place && !(no_room(v->pool) && !v->n_draining))
 		return;
 	for (size_t i = 0; i < v->n_replaced; i++)
-		if (v->old[i]->order == PLAN_NO_ORDER)
+		/* Where there is no other node, one that is cordoned is better than none. */
+		if (v->old[i]->order == PLAN_NO_ORDER &&
+		    (in_place || !plan_node_trouble(v->old[i])))
 			(void)plan_order(s, v->old[i], PLAN_TO_DRAIN, why_replace(s, v, v->old[i]));
 }
 

@@ -20,9 +20,10 @@ struct notes {
 	int64_t max, min, slots, spare, idle_ms, drain_ms, port, weight, start_timeout_ms;
 	int64_t recycle_tasks, recycle_ms;
 	const char *languages;
+	bool key_per_pod;
 };
 
-enum note_kind { NOTE_COUNT, NOTE_TIME, NOTE_LANGUAGES };
+enum note_kind { NOTE_COUNT, NOTE_TIME, NOTE_LANGUAGES, NOTE_KEY };
 
 static const struct note_def {
 	const char *name;
@@ -43,6 +44,7 @@ static const struct note_def {
 	{"recycle-after", NOTE_TIME, offsetof(struct notes, recycle_ms), 1000,
 	 INT64_C(1000) * HOUR_MS},
 	{"languages", NOTE_LANGUAGES, 0, 0, 0},
+	{"key", NOTE_KEY, 0, 0, 0},
 };
 
 static int read_note(const struct note_def *d, const char *text, struct notes *n, struct err *e)
@@ -57,6 +59,12 @@ static int read_note(const struct note_def *d, const char *text, struct notes *n
 				       KUBE_LANGUAGES_MAX - 1);
 		n->languages = text;
 		return 0;
+	case NOTE_KEY:
+		n->key_per_pod = str_eq(text, "pod");
+		return n->key_per_pod || str_eq(text, "pool")
+			       ? 0
+			       : err_set(e, -EINVAL,
+					 PREFIX "key is \"%.32s\": expected pool or pod", text);
 	case NOTE_COUNT:
 		r = str_to_i64(text, d->min, d->max, &value);
 		break;
@@ -110,11 +118,13 @@ static void apply_notes(const struct notes *n, struct kube_pool *p)
 		.max_pods = (uint32_t)n->max,
 		.slots = (uint32_t)n->slots,
 		.spare_slots = (uint32_t)n->spare,
+		.single_use = n->slots == 1 && n->recycle_tasks == 1,
 		.idle_ms = n->idle_ms,
 		.drain_ms = n->drain_ms,
 	};
 	p->weight = (uint32_t)n->weight;
 	p->port = (uint16_t)n->port;
+	p->key_per_pod = n->key_per_pod;
 	p->start_timeout_ms = n->start_timeout_ms;
 	p->recycle_tasks = (uint64_t)n->recycle_tasks;
 	p->recycle_ms = n->recycle_ms;

@@ -13,9 +13,12 @@
  *	kiln/drain		in which a backlog is to be gone (5s)
  *	kiln/languages		names with commas (the template's name)
  *	kiln/port		of the runner (9464)
+ *	kiln/key		"pool": all pods have the pool's key; "pod": each has one of its
+ *				own, which `kiln-runner derive-key` makes from that (pool)
  *	kiln/weight		share where capacity is short (1)
  *	kiln/start-timeout	after which a pod that does not serve is replaced (5m)
- *	kiln/recycle-tasks	tasks after which a pod is replaced; 0: any number (10000)
+ *	kiln/recycle-tasks	tasks after which a pod is replaced; 0: any number (10000). 1 with
+ *				one slot: pods are used once
  *	kiln/recycle-after	time after which it is (6h)
  *
  * A name that begins with "kiln/" and is none of these is refused, as is a value that is none: what
@@ -38,6 +41,7 @@ struct kube_pool {
 	uint32_t weight;
 	char languages[KUBE_LANGUAGES_MAX];
 	uint16_t port;
+	bool key_per_pod;
 	int64_t start_timeout_ms;
 	uint64_t recycle_tasks; /* 0: any number */
 	int64_t recycle_ms;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "runner/walls.h"
+#include "sandbox/walls.h"
 
 #include "base/buf.h"
 #include "base/cleanup.h"
+#include "sandbox/client.h"
 
 #include <errno.h>
 #include <string.h>
@@ -47,13 +48,13 @@ static const struct {
 	unsigned wall;
 	bool (*stands)(const struct sandbox_reply_configured *f);
 } walls[] = {
-	{"cgroup2", RUNNER_WALL_CGROUP2, has_cgroup2},
-	{"cgroup", RUNNER_WALL_CGROUP, has_cgroup},
-	{"userns", RUNNER_WALL_USERNS, has_userns},
-	{"netns", RUNNER_WALL_NETNS, has_netns},
-	{"seccomp", RUNNER_WALL_SECCOMP, has_seccomp},
-	{"landlock", RUNNER_WALL_LANDLOCK, has_landlock},
-	{"two-ids", RUNNER_WALL_TWO_IDS, has_two_ids},
+	{"cgroup2", SANDBOX_WALL_CGROUP2, has_cgroup2},
+	{"cgroup", SANDBOX_WALL_CGROUP, has_cgroup},
+	{"userns", SANDBOX_WALL_USERNS, has_userns},
+	{"netns", SANDBOX_WALL_NETNS, has_netns},
+	{"seccomp", SANDBOX_WALL_SECCOMP, has_seccomp},
+	{"landlock", SANDBOX_WALL_LANDLOCK, has_landlock},
+	{"two-ids", SANDBOX_WALL_TWO_IDS, has_two_ids},
 };
 
 static int wall_parse(const char *word, size_t len, unsigned *ret_wall)
@@ -67,7 +68,7 @@ static int wall_parse(const char *word, size_t len, unsigned *ret_wall)
 	return -EINVAL;
 }
 
-int runner_walls_parse(const char *list, unsigned *ret_walls, struct err *e)
+int sandbox_walls_parse(const char *list, unsigned *ret_walls, struct err *e)
 {
 	unsigned found = 0;
 
@@ -91,7 +92,8 @@ int runner_walls_parse(const char *list, unsigned *ret_walls, struct err *e)
 	return 0;
 }
 
-int walls_check(const struct sandbox_reply_configured *in_force, unsigned wanted, struct err *e)
+int sandbox_walls_check(const struct sandbox_reply_configured *in_force, unsigned wanted,
+			struct err *e)
 {
 	struct buf missing;
 	int r = 0;

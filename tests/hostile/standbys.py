@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs that attack what stands by: the descriptors that an interpreter got its program by, the next one to be
+given a task, the files made beforehand, the compile cache. Each must have run in an interpreter that stood by."""
+
+from attack import MIB, attack, java
+
+# Of all of them, so that interpreters are started with these.
+STANDBY = {"wall_ms": 10000, "cpu_ms": 2000, "memory_bytes": 256 * MIB, "processes": 64}
+HEAD = "const fs = require('fs'), cp = require('child_process');\n" \
+       "const t = (what, f) => { try { console.log('ESCAPED', what, f()); } catch (e) { console.log(what, 'refused:', " \
+       "e.code); } };\n"
+
+
+def js(name, code, outcome="ok", says="end", **kw):
+    return attack("standby", f"js-{name}", "javascript", HEAD + code, outcome, says, limits=STANDBY, **kw)
+
+
+def jvm(name, body, outcome="ok", says="end", **kw):
+    return attack("standby", f"java-{name}", "java", java(body), outcome, says, limits=STANDBY, **kw)
+
+
+JAVASCRIPT = [
+    js("given-by", "for (const n of [62, 63]) { t('fstat', () => fs.fstatSync(n)); t('link', () => "
+       "fs.readlinkSync('/proc/self/fd/' + n)); t('read', () => fs.readSync(n, Buffer.alloc(9))); } console.log('end')",
+       says=("fstat refused: EBADF", "link refused: ENOENT", "read refused: EBADF")),
+    # Only its own pipes may be there, with both ends in this process, and the standard streams.
+    js("pipes-of-others", "const own = {}; for (const n of fs.readdirSync('/proc/self/fd')) { let l; try { l = "
+       "fs.readlinkSync('/proc/self/fd/' + n) } catch { continue } if (l.startsWith('pipe') && n > 2) (own[l] ||= "
+       "[]).push(n); if (/socket|memfd|setup/.test(l)) console.log('ESCAPED', n, l); } for (const [l, ns] of "
+       "Object.entries(own)) if (ns.length !== 2) console.log('ESCAPED', l, ns); console.log('end')"),
+    js("message-in-memory", "const s = fs.readFileSync('/proc/self/cmdline', 'utf8') + JSON.stringify(process.env); "
+       "if (/KILN|secret|token/i.test(s)) console.log('ESCAPED', s); console.log('end')"),
+    js("write-setup", "for (const f of fs.readdirSync('/setup')) { const d = '/setup/' + f; t('new', () => "
+       "fs.writeFileSync(d + '/kiln-hostile', 'x')); for (const g of fs.readdirSync(d)) { t('write', () => "
+       "fs.writeFileSync(d + '/' + g, 'x')); t('mode', () => fs.chmodSync(d + '/' + g, 0o777)); t('rename', () => "
+       "fs.renameSync(d + '/' + g, d + '/x')); t('remove', () => fs.unlinkSync(d + '/' + g)); t('link', () => "
+       "fs.linkSync(d + '/' + g, '/box/l')); } } t('folder', () => fs.mkdirSync('/setup/kiln-hostile')); "
+       "console.log('end')", says=("new refused:", "write refused:", "mode refused:", "remove refused:", "end")),
+    js("leaves-files", "for (const d of ['/tmp', '/dev/shm', '/box']) { if (fs.existsSync(d + '/kiln-hostile-js')) "
+       "console.log('ESCAPED found', d); fs.writeFileSync(d + '/kiln-hostile-js', 'x'); } console.log('end')"),
+    js("finds-files", "for (const d of ['/tmp', '/dev/shm', '/box']) if (fs.existsSync(d + '/kiln-hostile-js')) "
+       "console.log('ESCAPED found', d); console.log('end')"),
+    js("poisons-modules", "if (Array.prototype.kiln || fs.kiln) console.log('ESCAPED found'); Array.prototype.kiln = "
+       "fs.kiln = 1; fs.readFileSync = () => 'evil'; require.cache = {}; process.stdout.write = () => true; "
+       "require('module')._load = () => ({}); fs.writeSync(1, 'end\\n')"),
+    js("finds-poison", "if (Array.prototype.kiln || fs.kiln || fs.readFileSync('/etc/hostname') === 'evil') "
+       "console.log('ESCAPED found'); console.log('end')"),
+    js("outlives", "for (let i = 0; i < 5; i++) cp.spawn('/bin/sh', ['-c', 'exec setsid sleep 60'], { detached: true, "
+       "stdio: 'ignore' }).unref(); console.log('end'); process.exit(0)"),
+    js("outlives-with-output", "cp.spawn('/bin/sh', ['-c', 'trap \"\" TERM; while :; do echo late; sleep 0.01; done'], { "
+       "detached: true, stdio: 'inherit' }).unref(); fs.writeSync(1, 'end\\n'); process.exit(0)"),
+    # Its own launcher once more, with descriptors that it made itself: a program of its own like any other.
+    js("own-launcher", "if (process.argv.length > 2) { console.log('inner end'); process.exit(0); } const f = "
+       "fs.readdirSync('/setup').find(n => n.startsWith('javascript-')); const r = cp.spawnSync('/bin/bash', ['-c', "
+       "`exec 62>sign 63</dev/null; exec ${process.execPath} --require /setup/${f}/standby.js main.js`], { encoding: "
+       "'utf8' }); if (fs.readFileSync('sign', 'utf8') !== 'w') console.log('ESCAPED'); console.log('end', r.status !== "
+       "0)", says="end true"),
+    js("kills-all", "let n = 0; const own = new Set(fs.readdirSync('/proc/self/task')); for (let p = 2; p < 40000; p++) if (!own.has(String(p))) { try { process.kill(p, 9); n++ } "
+       "catch {} } try { process.kill(1, 9) } catch {} if (n) console.log('ESCAPED', n); console.log('end')"),
+    js("counts-others", "const n = fs.readdirSync('/proc').filter(p => /^\\d+$/.test(p)).length; if (n > 2) "
+       "console.log('ESCAPED', n); console.log('end')"),
+    js("more-time", "for (;;) {}", outcome="time_limit", says=()),
+    js("more-memory", "const b = []; for (;;) b.push(Buffer.alloc(1 << 20, 1));", outcome="memory_limit", says=()),
+    js("more-processes", "const c = []; for (let i = 0; i < 500; i++) { const p = cp.spawn('/bin/sleep', ['60'], { stdio: "
+       "'ignore' }); p.on('error', () => {}); if (p.pid) c.push(p) } if (c.length > 64) console.log('ESCAPED', c.length); "
+       "fs.writeSync(1, 'end\\n'); process.exit(0)"),
+]
+# A JVM has 62 and 63 still open; there must be nothing to be had by them.
+JAVA = [
+    # Taken back, its sign would make the runner believe that nothing has begun, and begin once more.
+    jvm("takes-sign-back", 'System.out.println("once"); System.out.flush(); '
+        'try (var in = new FileInputStream("/proc/self/fd/62")) { int n = in.available(); byte[] b = new byte[9]; '
+        'if (n > 0) in.read(b); } catch (IOException e) { } System.out.println("end");', says="once\nend"),
+    jvm("gives-signs", 'try (var out = new FileOutputStream("/proc/self/fd/62")) { out.write("wgwgwg".getBytes()); } '
+        'catch (IOException e) { } System.out.println("end");'),
+    jvm("gives-itself-more", 'try (var out = new FileOutputStream("/proc/self/fd/63")) { out.write(new byte[4096]); } '
+        'catch (IOException e) { System.out.println("refused"); } System.out.println("end");'),
+    jvm("reads-given", 'try (var in = new FileInputStream("/proc/self/fd/63")) { int n = in.available(); '
+        'System.out.println(n > 0 ? "ESCAPED" : "empty"); } catch (IOException e) { System.out.println("refused"); } '
+        'System.out.println("end");'),
+    jvm("write-setup", 'for (File d : new File("/setup").listFiles()) for (File f : d.listFiles()) { '
+        'if (f.delete() || f.setWritable(true)) System.out.println("ESCAPED " + f); '
+        'try { new FileOutputStream(f).write(1); System.out.println("ESCAPED"); } '
+        'catch (IOException e) { System.out.println("refused"); } } System.out.println("end");', says=("refused", "end")),
+    # What it was compiled to is kept, and given to whoever sends the same.
+    jvm("poisons-build", 'for (File f : new File("/box").listFiles()) { '
+        'if (f.getName().startsWith("Evil") || f.length() > 20000) System.out.println("ESCAPED " + f); } '
+        'try (var out = new FileOutputStream("/box/Main.class", true)) { out.write(new byte[30000]); } '
+        'catch (IOException e) { } Files.writeString(Path.of("/box/Evil.class"), "x"); System.out.println("end");'),
+    jvm("outlives", 'for (int i = 0; i < 3; i++) new ProcessBuilder("/bin/sh", "-c", "exec setsid sleep 60").inheritIO()'
+        '.start(); System.out.println("end"); Runtime.getRuntime().halt(0);'),
+    jvm("never-ends", 'Runtime.getRuntime().addShutdownHook(new Thread(() -> { for (;;) ; })); System.out.println("end"); '
+        'System.exit(0);', outcome="time_limit", says=()),
+]
+ATTACKS = JAVASCRIPT + JAVA
