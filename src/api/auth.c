@@ -14,6 +14,7 @@
 
 enum {
 	REFRESH_MS = AUTH_FRESH_MS / 2,
+	WATCH_MS = AUTH_FRESH_MS - 1000, /* and a second for the answer */
 	KEY_MAX = 256,
 	SMALL_BODY = 64 * 1024, /* what is read for somebody who may turn out to be unknown */
 };
@@ -199,7 +200,7 @@ void auth_start(struct auth *auth)
 	(void)uv_timer_init(auth->api->loop, &auth->watch);
 	auth->watch.data = auth;
 	if (!auth->needed)
-		(void)uv_timer_start(&auth->watch, on_watch, REFRESH_MS, REFRESH_MS);
+		(void)uv_timer_start(&auth->watch, on_watch, WATCH_MS, WATCH_MS);
 }
 
 static void on_watch_closed(uv_handle_t *handle)

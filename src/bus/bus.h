@@ -23,6 +23,7 @@ enum bus_topic {
 	BUS_QUEUED,    /* a task was put back to queued by someone else; no payload */
 	BUS_LANGUAGES, /* a scheduler's languages; id: the scheduler, payload: a LanguageReport */
 	BUS_OUTBOX,    /* a task was left in the outbox; no id, no payload */
+	BUS_WAITING,   /* a scheduler's tasks without a runner; id: it, payload: a WaitingReport */
 	_BUS_TOPIC_MAX
 };
 

@@ -122,7 +122,7 @@ static void name_channels(struct remote *b)
 {
 	static const char *const topics[_BUS_TOPIC_MAX] = {
 		[BUS_FINISHED] = "finished",   [BUS_CANCEL] = "cancel", [BUS_QUEUED] = "queued",
-		[BUS_LANGUAGES] = "languages", [BUS_OUTBOX] = "outbox",
+		[BUS_LANGUAGES] = "languages", [BUS_OUTBOX] = "outbox", [BUS_WAITING] = "waiting",
 	};
 
 	for (int t = 0; t < _BUS_TOPIC_MAX; t++) {

@@ -104,6 +104,20 @@ static const struct metric_def defs[_METRIC_MAX] = {
 	[METRIC_RUNNERS] = GAUGES("kiln_runners", "Connected runners."),
 	[METRIC_RUNNER_RESTARTS] =
 		COUNTS("kiln_runner_restarts_total", "Runner processes that were started again."),
+	[METRIC_STANDBYS] =
+		GAUGES("kiln_standbys",
+		       "Interpreters and compilers that were started beforehand and wait.",
+		       "language", "step"),
+	[METRIC_STANDBY_MEMORY_BYTES] =
+		GAUGES("kiln_standby_memory_bytes",
+		       "Memory of those that wait: what their control groups are charged with, or, "
+		       "where these do not count it, what the language's file says.",
+		       "language", "step", "source"),
+	[METRIC_STANDBY_BUDGET_BYTES] =
+		GAUGES("kiln_standby_budget_bytes",
+		       "The runners' standby_bytes, and what of it is used, by what languages' "
+		       "files say.",
+		       "state"),
 	[METRIC_COMPILE_CACHE_BYTES] =
 		GAUGES("kiln_compile_cache_bytes", "Size of the compile caches."),
 	[METRIC_COMPILE_CACHE_REQUESTS] = COUNTS("kiln_compile_cache_requests_total",

@@ -39,6 +39,9 @@ enum metric {
 	METRIC_RUNNER_SLOTS,		   /* state (busy, idle); gauge */
 	METRIC_RUNNERS,			   /* gauge: connected */
 	METRIC_RUNNER_RESTARTS,		   /* counter */
+	METRIC_STANDBYS,		   /* language, step (run, compile); gauge: ready */
+	METRIC_STANDBY_MEMORY_BYTES,	   /* language, step, source (cgroup, declared); gauge */
+	METRIC_STANDBY_BUDGET_BYTES,	   /* state (used, free); gauge */
 	METRIC_COMPILE_CACHE_BYTES,	   /* gauge */
 	METRIC_COMPILE_CACHE_REQUESTS,	   /* result (hit, miss) */
 	METRIC_CACHE_REQUESTS,		   /* result (hit, miss) */

@@ -9,6 +9,7 @@
 /* Counts of this process, by name. Bounded: those that are full again are forgotten. */
 struct rate_counts {
 	struct map by_name;
+	size_t sweep_at; /* how many there are when those at rest are looked for again */
 };
 
 void rate_counts_init(struct rate_counts *c);

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { COUNTS_MAX = 10000, MINUTE_US = 60 * 1000 * 1000 };
+enum { SWEEP_MIN = 10000, MINUTE_US = 60 * 1000 * 1000 };
 
 struct count {
 	char name[RATE_NAME_MAX];
@@ -27,6 +27,7 @@ int64_t rate_interval_us(const struct rate_limit *l)
 void rate_counts_init(struct rate_counts *c)
 {
 	map_init(&c->by_name);
+	c->sweep_at = SWEEP_MIN;
 }
 
 static void forget(struct rate_counts *c, struct count *n)
@@ -45,7 +46,8 @@ void rate_counts_fini(struct rate_counts *c)
 	map_fini(&c->by_name);
 }
 
-/* Those that are at rest are as good as new. */
+/* Those that are at rest are as good as new. The next time is when there are twice as many as are
+ * left: what a look costs is shared by all that came since the last. */
 static void sweep(struct rate_counts *c, int64_t now_us)
 {
 	struct count **rested = calloc(map_count(&c->by_name) + 1, sizeof *rested);
@@ -60,6 +62,9 @@ static void sweep(struct rate_counts *c, int64_t now_us)
 	for (size_t i = 0; i < n; i++)
 		forget(c, rested[i]);
 	free(rested);
+	c->sweep_at = 2 * map_count(&c->by_name);
+	if (c->sweep_at < SWEEP_MIN)
+		c->sweep_at = SWEEP_MIN;
 }
 
 static struct count *find(struct rate_counts *c, const char *name, int64_t now_us)
@@ -68,7 +73,7 @@ static struct count *find(struct rate_counts *c, const char *name, int64_t now_u
 
 	if (n)
 		return n;
-	if (map_count(&c->by_name) >= COUNTS_MAX)
+	if (map_count(&c->by_name) >= c->sweep_at)
 		sweep(c, now_us);
 	n = calloc(1, sizeof *n);
 	if (!n || !str_copy(n->name, sizeof n->name, name) ||

@@ -1,10 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "scheduler/internal.h"
 
-#include "base/str.h"
-
-#include <string.h>
-
 /*
  * What a manager of pods that come and go with demand needs of the scheduler, and tells it: how
  * busy each runner is, what waits, and for which languages there will be a runner as soon as it is
@@ -42,18 +38,9 @@ void scheduler_drain_runner(struct scheduler *s, const char *pod)
 	scheduler_runners_changed(s);
 }
 
-/* The index of a language, or -1. */
-static ssize_t find_language(const struct scheduler *s, const char *name)
-{
-	for (size_t i = 0; i < language_count(s->cfg.languages); i++)
-		if (str_eq(language_at(s->cfg.languages, i)->name, name))
-			return (ssize_t)i;
-	return -1;
-}
-
 void scheduler_offer_language(struct scheduler *s, const char *language, bool yes)
 {
-	ssize_t i = find_language(s, language);
+	ssize_t i = scheduler_language_index(s, language);
 	struct language *l;
 
 	if (i < 0)
@@ -91,7 +78,7 @@ static uint64_t count_jobs(const struct scheduler *s, size_t language)
 
 bool scheduler_count_waiting(const struct scheduler *s, const char *language, uint64_t *ret_waiting)
 {
-	ssize_t i = find_language(s, language);
+	ssize_t i = scheduler_language_index(s, language);
 	struct queue_depth depth;
 	uint64_t n = 0;
 
@@ -101,6 +88,8 @@ bool scheduler_count_waiting(const struct scheduler *s, const char *language, ui
 		queue_get_depth(s->cfg.queue, language, (enum task_class)c, &depth);
 		n += depth.ready;
 	}
-	*ret_waiting = i < 0 ? n : n + count_jobs(s, (size_t)i);
+	if (i >= 0)
+		n += count_jobs(s, (size_t)i) + waiting_elsewhere(s, (size_t)i);
+	*ret_waiting = n;
 	return true;
 }

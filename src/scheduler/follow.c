@@ -35,6 +35,7 @@ void job_busy(struct job *j)
 	if (j->state != JOB_ASSIGNED)
 		return;
 	j->runner->full = true;
+	choice_update(j->scheduler->choice, j->runner);
 	runner_release_slot(j);
 	job_settle(j, SETTLE_HAND_BACK);
 }
@@ -174,6 +175,7 @@ int job_done(struct job *j, const Kiln__Done *m)
 	if (!sent)
 		return -EBADMSG;
 	j->runner->full = false;
+	choice_update(j->scheduler->choice, j->runner);
 	if (m->error_code[0]) {
 		(void)str_copy(j->error_code, sizeof j->error_code, m->error_code);
 		(void)str_copy(j->error_message, sizeof j->error_message, m->error_message);

@@ -15,6 +15,7 @@
 #include "base/map.h"
 #include "loop/backoff.h"
 #include "outbox/reconciler.h"
+#include "scheduler/choice.h"
 #include "scheduler/lanes.h"
 #include "scheduler/scheduler.h"
 #include "store/access.h"
@@ -118,9 +119,11 @@ struct runner {
 	unsigned others; /* by other schedulers, as of the last heartbeat */
 	bool *languages; /* by index: installed there */
 	struct list jobs;
+	struct standby_counts *standbys;   /* that wait there, as of the last heartbeat */
 	uint64_t cache_hits, cache_misses; /* as of the last heartbeat, for metrics */
 	scheduler_lost_cb lost;
 	void *lost_ctx;
+	struct choice_place place; /* of choice.h */
 };
 
 /* What is taken of one language. */
@@ -137,14 +140,19 @@ struct scheduler {
 	struct defer *defer;
 	struct deferred dispatch;
 	struct lanes *lanes;
-	struct intake_state *intake; /* by language */
-	bool *offered;		     /* by language: a runner comes when there are tasks */
-	scheduler_heard_cb heard;    /* may be NULL */
+	struct intake_state *intake;	 /* by language */
+	struct standby_totals *standbys; /* by language */
+	bool *offered;			 /* by language: a runner comes when there are tasks */
+	scheduler_heard_cb heard;	 /* may be NULL */
 	void *heard_ctx;
+	struct list others; /* schedulers with which tasks wait */
+	uv_timer_t tell_timer;
+	bool told_waiting;
 	struct map jobs; /* by id */
 	struct reconciler *reconciler;
 	struct list runners;
-	struct list retries; /* jobs with retry set */
+	struct choice *choice; /* among them */
+	struct list retries;   /* jobs with retry set */
 	uv_timer_t renew_timer;
 	uv_timer_t sweep_timer;
 	uv_timer_t retry_timer;
@@ -182,6 +190,11 @@ struct scheduler {
 	struct store_tenant *tenants; /* those with limits of their own, by name */
 	size_t n_tenants;
 };
+
+/* standbys.c */
+int standbys_open(struct scheduler *s);
+int standbys_heard(struct runner *r, const Kiln__Heartbeat *m);
+void standbys_observe(struct scheduler *s); /* into the metrics */
 
 /* job.c */
 void job_delivered(struct scheduler *s, struct queue_delivery *d);
@@ -221,7 +234,6 @@ int assign_send(struct job *j);
 
 /* runner.c */
 struct runner *runner_choose(struct scheduler *s, size_t language, const struct task_spec *spec);
-bool runner_can_take(const struct runner *r, size_t language);
 void runner_release_slot(struct job *j);
 void runner_free(struct runner *r);
 struct runner *runner_find(struct scheduler *s, const char *pod); /* NULL: none */
@@ -236,10 +248,17 @@ void scheduler_check_closed(struct scheduler *s);
 void scheduler_consume(struct scheduler *s);
 /* One came or went, or takes no more. */
 void scheduler_runners_changed(struct scheduler *s);
+ssize_t scheduler_language_index(const struct scheduler *s, const char *name); /* -1: none */
 
 /* demand.c: what pods that come and go with demand are told. */
 void demand_heard(const struct runner *r, unsigned slots, unsigned used, uint64_t tasks);
 bool demand_any_offered(const struct scheduler *s);
+
+/* waiting.c: tasks without a runner, of this scheduler for the others, and theirs. */
+int waiting_listen(struct scheduler *s);
+void waiting_tell(struct scheduler *s); /* soon, where there are any */
+uint64_t waiting_elsewhere(const struct scheduler *s, size_t language);
+void waiting_stop(struct scheduler *s);
 
 /* report.c */
 void report_languages(struct scheduler *s);
@@ -251,7 +270,7 @@ void tenants_read(struct scheduler *s);
 
 /* recover.c */
 void recover_start(struct scheduler *s);
-void recover_sweep(struct scheduler *s);
+void recover_sweep(struct scheduler *s, bool idle); /* idle: nothing in hand, nothing queued */
 /* The store has answered to what was asked of it at that (monotonic) time; true where it took so
  * long that leases may have ended meanwhile. */
 bool recover_note_answer(struct scheduler *s, int64_t asked_us, int code);

@@ -16,14 +16,6 @@ enum { RETRY_MIN_MS = 100, RETRY_MAX_MS = 5000 };
 static void fetch(struct job *j);
 
 /* The index of a language in the registry; -1 where this scheduler does not know it. */
-static ssize_t language_index(const struct scheduler *s, const char *name)
-{
-	for (size_t i = 0; i < language_count(s->cfg.languages); i++)
-		if (strcmp(language_at(s->cfg.languages, i)->name, name) == 0)
-			return (ssize_t)i;
-	return -1;
-}
-
 static struct job *job_new(struct scheduler *s, struct queue_delivery *d, size_t language)
 {
 	struct job *j = calloc(1, sizeof *j);
@@ -125,7 +117,7 @@ void job_delivered(struct scheduler *s, struct queue_delivery *d)
 		j->again = true;
 		return;
 	}
-	language = language_index(s, d->message.language);
+	language = scheduler_language_index(s, d->message.language);
 	j = language < 0 ? NULL : job_new(s, d, (size_t)language);
 	if (!j) {
 		log_error("scheduler", "could not take a task", LOG_TASK(&d->message.id),
@@ -276,6 +268,7 @@ void job_start(struct job *j, struct runner *r)
 {
 	j->runner = r;
 	r->busy++;
+	choice_update(j->scheduler->choice, r);
 	lanes_started(&j->lane);
 	list_push_back(&r->jobs, &j->runner_link);
 	if (!j->spec)
@@ -300,10 +293,17 @@ void job_cancel(struct job *j)
 
 void job_runner_lost(struct job *j, const char *message)
 {
+	/* What takes no more tasks has not taken this one, which crossed that word on its way. */
+	bool not_taken = j->runner->draining && j->state == JOB_ASSIGNED;
+
 	runner_release_slot(j);
 	/* While fetching, nothing was sent or claimed: it goes on, finds no runner, starts over. */
 	if (j->state != JOB_ASSIGNED && j->state != JOB_RUNNING)
 		return;
+	if (not_taken) {
+		job_settle(j, SETTLE_HAND_BACK);
+		return;
+	}
 	(void)snprintf(j->error_code, sizeof j->error_code, "runner_lost");
 	(void)snprintf(j->error_message, sizeof j->error_message, "%s", message);
 	job_settle(j, SETTLE_RETRY);

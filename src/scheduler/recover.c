@@ -15,6 +15,7 @@ enum {
 	PRUNE_LIMIT = 500,
 	PRUNE_EVERY_MS = 60 * 1000,
 	RECOVER_RETRY_MS = 1000,
+	SWEEP_IDLE_MS = 10 * 1000,
 };
 
 static void scan(struct scheduler *s);
@@ -105,7 +106,15 @@ static void on_swept(struct store_req *req, int code)
 	scheduler_check_closed(s);
 }
 
-void recover_sweep(struct scheduler *s)
+/* The rows of a sole owner are what it has in hand and in its queue: with neither, a sweep would
+ * find nothing, and only keep an idle machine awake. Now and then it looks all the same. */
+static bool may_rest(const struct scheduler *s, bool idle)
+{
+	return idle && s->cfg.sole_owner && !queue_is_durable(s->cfg.queue) &&
+	       clock_monotonic_us() - s->swept_us < SWEEP_IDLE_MS * INT64_C(1000);
+}
+
+void recover_sweep(struct scheduler *s, bool idle)
 {
 	if (s->closing)
 		return;
@@ -114,7 +123,7 @@ void recover_sweep(struct scheduler *s)
 			recover_start(s);
 		return;
 	}
-	if (leases_tell(s) && !s->sweeping)
+	if (!may_rest(s, idle) && leases_tell(s) && !s->sweeping)
 		ask_sweep(s, false, on_swept);
 	prune(s);
 }

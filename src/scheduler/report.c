@@ -54,12 +54,7 @@ static void add(struct batch *b, const struct language *l, bool installed)
 
 static bool is_installed(struct scheduler *s, size_t language)
 {
-	const struct runner *r;
-
-	LIST_FOREACH (r, &s->runners, link)
-		if (r->greeted && r->languages[language])
-			return true;
-	return s->offered[language];
+	return choice_has(s->choice, language) || s->offered[language];
 }
 
 void report_languages(struct scheduler *s)

@@ -14,72 +14,11 @@
 
 enum { SLOTS_MAX = 1024 };
 
-bool runner_can_take(const struct runner *r, size_t language)
-{
-	return r->greeted && !r->draining && !r->full && r->busy < r->slots &&
-	       r->languages[language];
-}
-
-/* Slots taken, by whomever. What others have is as old as the last heartbeat: it says whom to ask
- * first, and the runner's own answer says the rest. */
-static unsigned load(const struct runner *r)
-{
-	unsigned n = r->busy + r->others;
-
-	return n < r->slots ? n : r->slots;
-}
-
-/* Whether a is less loaded than b, by share of its slots. */
-static bool is_idler(const struct runner *a, const struct runner *b)
-{
-	return load(a) * b->slots < load(b) * a->slots;
-}
-
-static bool looks_full(const struct runner *r)
-{
-	return load(r) == r->slots;
-}
-
-/* Rendezvous hash (Thaler and Ravishankar, 1998): every scheduler prefers the same runner for the
- * same program, so that its compile cache is hit, and only its share moves when a runner goes. */
-static uint64_t affinity(const struct runner *r, const struct task_spec *spec)
-{
-	static const uint64_t seed[2] = {0x6b696c6e, 0x72756e};
-	uint64_t h = map_hash(seed, r->pod, strlen(r->pod));
-
-	for (size_t i = 0; i < spec->program.n_files; i++) {
-		const struct bytes *b = &spec->program.files[i].content;
-		const uint64_t chained[2] = {h, i};
-
-		h = map_hash(chained, b->data ? b->data : "", b->len);
-	}
-	return h;
-}
-
 struct runner *runner_choose(struct scheduler *s, size_t language, const struct task_spec *spec)
 {
 	bool compiled = language_at(s->cfg.languages, language)->compile.argv != NULL;
-	struct runner *r, *best = NULL;
-	uint64_t best_affinity = 0;
 
-	LIST_FOREACH (r, &s->runners, link) {
-		uint64_t a;
-
-		if (!runner_can_take(r, language))
-			continue;
-		if (!spec || !compiled) {
-			if (!best || is_idler(r, best))
-				best = r;
-			continue;
-		}
-		a = affinity(r, spec);
-		if (!best || looks_full(r) < looks_full(best) ||
-		    (looks_full(r) == looks_full(best) && a > best_affinity)) {
-			best = r;
-			best_affinity = a;
-		}
-	}
-	return best;
+	return choice_find(s->choice, language, compiled ? spec : NULL);
 }
 
 void runner_release_slot(struct job *j)
@@ -87,6 +26,7 @@ void runner_release_slot(struct job *j)
 	if (!j->runner)
 		return;
 	j->runner->busy--;
+	choice_update(j->scheduler->choice, j->runner);
 	j->runner = NULL;
 	list_unlink(&j->runner_link);
 	lanes_ended(&j->lane);
@@ -96,11 +36,13 @@ void runner_release_slot(struct job *j)
 void runner_free(struct runner *r)
 {
 	wire_conn_close(r->conn);
+	choice_remove(r->scheduler->choice, r);
 	list_unlink(&r->link);
 	free(r->isolation.level);
 	free(r->isolation.limits);
 	free(r->isolation.standby);
 	free(r->languages);
+	free(r->standbys);
 	free(r);
 }
 
@@ -119,6 +61,7 @@ static void lose(struct runner *r, const char *reason)
 		log_warn("scheduler", "runner is lost", LOG_STR("pod", pod),
 			 LOG_STR("reason", reason), LOG_INT("tasks", r->busy));
 	r->greeted = false;
+	choice_update(s->choice, r);
 	LIST_FOREACH_SAFE (j, tmp, &r->jobs, runner_link)
 		job_runner_lost(j, reason);
 	runner_free(r);
@@ -190,6 +133,9 @@ static int on_hello(struct runner *r, const Kiln__Hello *m)
 		return code;
 	r->slots = m->slots;
 	r->greeted = true;
+	code = choice_add(r->scheduler->choice, r);
+	if (code < 0)
+		return code;
 	observe_isolation(&r->isolation);
 	log_info("scheduler", "runner is connected", LOG_STR("pod", r->pod),
 		 LOG_INT("slots", r->slots), LOG_STR("limits", r->isolation.limits));
@@ -200,19 +146,22 @@ static int on_hello(struct runner *r, const Kiln__Hello *m)
 }
 
 /* A runner without slots ends as soon as its tasks are through. */
-static void on_heartbeat(struct runner *r, const Kiln__Heartbeat *m)
+static int on_heartbeat(struct runner *r, const Kiln__Heartbeat *m)
 {
 	if (!m->slots && !r->draining)
 		log_info("scheduler", "runner takes no more tasks", LOG_STR("pod", r->pod));
 	if (r->draining != (r->retired || !m->slots)) {
 		r->draining = !r->draining;
+		choice_update(r->scheduler->choice, r);
 		scheduler_runners_changed(r->scheduler);
 	}
 	r->full = r->full && m->busy >= r->slots;
 	r->others = m->busy > r->busy ? m->busy - r->busy : 0;
+	choice_update(r->scheduler->choice, r);
 	metric_set(METRIC_COMPILE_CACHE_BYTES, (double)m->cache_bytes);
 	demand_heard(r, m->slots, m->busy, m->tasks);
 	scheduler_dispatch_soon(r->scheduler);
+	return standbys_heard(r, m);
 }
 
 /* A frame about a task that is not (any more) this runner's is no fault of the runner: a cancel may
@@ -232,8 +181,7 @@ static int dispatch_frame(struct runner *r, const Kiln__Frame *f)
 	case KILN__FRAME__KIND_HELLO:
 		return on_hello(r, f->hello);
 	case KILN__FRAME__KIND_HEARTBEAT:
-		on_heartbeat(r, f->heartbeat);
-		return 0;
+		return on_heartbeat(r, f->heartbeat);
 	case KILN__FRAME__KIND_ORPHANED:
 		return orphan_take(r->scheduler, f->orphaned);
 	case KILN__FRAME__KIND_ACCEPTED:
@@ -355,6 +303,7 @@ void scheduler_retire_runner(struct scheduler *s, const char *pod)
 	if (!r)
 		return;
 	r->retired = r->draining = true;
+	choice_update(s->choice, r);
 	scheduler_runners_changed(s);
 	runners_drop_retired(s);
 }

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/str.h"
 #include "observe/metrics.h"
 
 #include <errno.h>
@@ -45,27 +46,21 @@ static void for_each_job(struct scheduler *s, bool (*pick)(const struct job *j),
 		act(all[i]);
 }
 
+ssize_t scheduler_language_index(const struct scheduler *s, const char *name)
+{
+	for (size_t i = 0; i < language_count(s->cfg.languages); i++)
+		if (str_eq(language_at(s->cfg.languages, i)->name, name))
+			return (ssize_t)i;
+	return -1;
+}
+
 /* ---- dispatch ---- */
 
 static bool may_run(void *ctx, size_t language)
 {
-	struct scheduler *s = ctx;
-	struct runner *r;
+	const struct scheduler *s = ctx;
 
-	LIST_FOREACH (r, &s->runners, link)
-		if (runner_can_take(r, language))
-			return true;
-	return false;
-}
-
-static bool any_free_slot(struct scheduler *s)
-{
-	struct runner *r;
-
-	LIST_FOREACH (r, &s->runners, link)
-		if (r->greeted && !r->draining && !r->full && r->busy < r->slots)
-			return true;
-	return false;
+	return choice_can_run(s->choice, language);
 }
 
 static void on_dispatch(struct deferred *d)
@@ -73,7 +68,7 @@ static void on_dispatch(struct deferred *d)
 	struct scheduler *s = container_of(d, struct scheduler, dispatch);
 	struct lane_item *item;
 
-	while (!s->closing && any_free_slot(s)) {
+	while (!s->closing && choice_any(s->choice)) {
 		struct job *j;
 
 		item = lanes_take(s->lanes, may_run, s);
@@ -82,6 +77,7 @@ static void on_dispatch(struct deferred *d)
 		j = container_of(item, struct job, lane);
 		job_start(j, runner_choose(s, j->language, NULL));
 	}
+	waiting_tell(s);
 }
 
 void scheduler_dispatch_soon(struct scheduler *s)
@@ -291,10 +287,12 @@ static const struct queue_consumer_ops consumer_ops = {
 
 /* ---- gauges and the periodic sweep ---- */
 
-static void observe_queues(const struct scheduler *s)
+/* Returns how many tasks the queues hold, as far as they tell. */
+static uint64_t observe_queues(const struct scheduler *s)
 {
 	int64_t now_us = store_now_us(s->cfg.store);
 	struct queue_depth d;
+	uint64_t held = 0;
 
 	for (size_t i = 0; i < language_count(s->cfg.languages); i++) {
 		const char *name = language_at(s->cfg.languages, i)->name;
@@ -303,6 +301,7 @@ static void observe_queues(const struct scheduler *s)
 			const char *class = task_class_name((enum task_class)c);
 
 			queue_get_depth(s->cfg.queue, name, (enum task_class)c, &d);
+			held += (uint64_t)d.ready + d.unacked;
 			metric_set(METRIC_QUEUE_MESSAGES, (double)d.ready, name, class, "ready");
 			metric_set(METRIC_QUEUE_MESSAGES, (double)d.unacked, name, class,
 				   "unacked");
@@ -311,6 +310,7 @@ static void observe_queues(const struct scheduler *s)
 				   class);
 		}
 	}
+	return held;
 }
 
 static bool is_stranded(const struct job *j);
@@ -319,19 +319,21 @@ static void on_sweep_timer(uv_timer_t *timer)
 {
 	struct scheduler *s = timer->data;
 	struct scheduler_stats stats;
+	uint64_t queued;
 
 	scheduler_get_stats(s, &stats);
 	metric_set(METRIC_RUNNERS, (double)stats.runners);
 	metric_set(METRIC_RUNNER_SLOTS, (double)stats.busy, "busy");
 	metric_set(METRIC_RUNNER_SLOTS, (double)(stats.slots - stats.busy), "idle");
-	observe_queues(s);
+	standbys_observe(s);
+	queued = observe_queues(s);
 	report_languages_again(s);
 	runners_drop_retired(s);
 	/* Others may have a runner for them. */
 	for_each_job(s, is_stranded, job_abandon);
 	tenants_read(s);
 	if (!stood_still(s))
-		recover_sweep(s);
+		recover_sweep(s, queued == 0 && map_count(&s->jobs) == 0);
 }
 
 void scheduler_get_stats(const struct scheduler *s, struct scheduler_stats *ret_stats)
@@ -373,8 +375,8 @@ const struct task_isolation *scheduler_isolation(const struct scheduler *s)
 
 static void init_timers(struct scheduler *s)
 {
-	uv_timer_t *timers[] = {&s->renew_timer, &s->sweep_timer, &s->retry_timer, &s->claim_timer,
-				&s->close_timer};
+	uv_timer_t *timers[] = {&s->renew_timer, &s->sweep_timer, &s->retry_timer,
+				&s->claim_timer, &s->close_timer, &s->tell_timer};
 
 	for (size_t i = 0; i < ARRAY_SIZE(timers); i++) {
 		(void)uv_timer_init(s->loop, timers[i]);
@@ -426,20 +428,26 @@ int scheduler_new(uv_loop_t *loop, const struct scheduler_config *cfg,
 	list_init(&s->runners);
 	list_init(&s->retries);
 	list_init(&s->claims);
+	list_init(&s->others);
 	map_init(&s->jobs);
 	arc4random_buf(&s->id, sizeof s->id);
 	s->intake = calloc(language_count(cfg->languages) + 1, sizeof *s->intake);
 	s->offered = calloc(language_count(cfg->languages) + 1, sizeof *s->offered);
 	if (!s->intake || !s->offered ||
+	    choice_new(language_count(cfg->languages), &s->choice) < 0 ||
 	    lanes_new(language_count(cfg->languages), cfg->weights,
 		      &(struct lanes_limit){tenants_running_max, s}, &s->lanes) < 0 ||
 	    defer_new(loop, &s->defer) < 0 ||
-	    bus_subscribe(cfg->bus, BUS_CANCEL, on_cancel, s) < 0 || open_reconciler(s) < 0) {
+	    bus_subscribe(cfg->bus, BUS_CANCEL, on_cancel, s) < 0 || waiting_listen(s) < 0 ||
+	    standbys_open(s) < 0 || open_reconciler(s) < 0) {
 		bus_unsubscribe(cfg->bus, BUS_CANCEL, on_cancel, s);
+		waiting_stop(s);
 		lanes_free(s->lanes);
+		choice_free(s->choice);
 		defer_close(s->defer);
 		free(s->intake);
 		free(s->offered);
+		free(s->standbys);
 		free(s);
 		return err_set(e, -ENOMEM, "out of memory");
 	}
@@ -454,12 +462,8 @@ int scheduler_new(uv_loop_t *loop, const struct scheduler_config *cfg,
  * others are seen. */
 static size_t choose_prefetch(struct scheduler *s, size_t language)
 {
-	const struct runner *r;
-	size_t slots = 0, prefetch;
+	size_t slots = choice_slots(s->choice, language), prefetch;
 
-	LIST_FOREACH (r, &s->runners, link)
-		if (r->greeted && !r->draining && r->languages[language])
-			slots += r->slots;
 	if (!slots)
 		return 0;
 	prefetch = slots * PREFETCH_PER_SLOT;
@@ -525,9 +529,11 @@ static void on_handle_closed(uv_handle_t *handle)
 	if (--s->open_handles)
 		return;
 	lanes_free(s->lanes);
+	choice_free(s->choice);
 	map_fini(&s->jobs);
 	free(s->intake);
 	free(s->offered);
+	free(s->standbys);
 	free(s->tenants);
 	free(s);
 	if (closed)
@@ -539,6 +545,7 @@ static void shut(struct scheduler *s)
 	struct runner *r, *tmp;
 
 	bus_unsubscribe(s->cfg.bus, BUS_CANCEL, on_cancel, s);
+	waiting_stop(s);
 	LIST_FOREACH_SAFE (r, tmp, &s->runners, link)
 		runner_free(r);
 	defer_cancel(&s->dispatch);
@@ -546,6 +553,7 @@ static void shut(struct scheduler *s)
 	uv_close((uv_handle_t *)&s->renew_timer, on_handle_closed);
 	uv_close((uv_handle_t *)&s->sweep_timer, on_handle_closed);
 	uv_close((uv_handle_t *)&s->retry_timer, on_handle_closed);
+	uv_close((uv_handle_t *)&s->tell_timer, on_handle_closed);
 	uv_close((uv_handle_t *)&s->claim_timer, on_handle_closed);
 	uv_close((uv_handle_t *)&s->close_timer, on_handle_closed);
 }

@@ -9,7 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HEADER_SIZE = 4, READ_STEP = 64 * 1024, RX_KEEP_MAX = 256 * 1024 };
+enum { HEADER_SIZE = 4, READ_STEP = 64 * 1024, KEEP_MAX = 4096 };
+
+/* Of all connections of a thread: what was read is moved on before anything else is, and a
+ * scheduler has thousands of connections that are idle. */
+static _Thread_local char read_bytes[READ_STEP], plain_bytes[READ_STEP];
 
 struct wire_conn {
 	uv_pipe_t stream;
@@ -18,7 +22,6 @@ struct wire_conn {
 	struct buf rx;	      /* plaintext */
 	struct tls *tls;      /* NULL: plain */
 	struct buf encrypted; /* what tls wants sent */
-	char *cipher_in;      /* READ_STEP bytes, with tls */
 	size_t queued;	      /* bytes handed to libuv and not yet written */
 	bool ended;	      /* closed was called, or will be */
 	bool closing;
@@ -39,10 +42,16 @@ static void on_freed(uv_handle_t *handle)
 	struct wire_conn *c = handle->data;
 
 	tls_free(c->tls);
-	free(c->cipher_in);
 	buf_fini(&c->encrypted);
 	buf_fini(&c->rx);
 	free(c);
+}
+
+/* One big frame must not keep a megabyte with every idle connection. */
+static void trim(struct buf *b)
+{
+	if (!b->len && b->cap > KEEP_MAX)
+		buf_fini(b);
 }
 
 /* Ends the connection once, and tells the owner. */
@@ -99,9 +108,7 @@ static bool hand_frames(struct wire_conn *c)
 		return false;
 	}
 	buf_consume(&c->rx, at);
-	/* One big frame must not keep a megabyte with every idle connection. */
-	if (!c->rx.len && c->rx.cap > RX_KEEP_MAX)
-		buf_fini(&c->rx);
+	trim(&c->rx);
 	if (r < 0)
 		end(c, r,
 		    r == -EMSGSIZE ? "the peer sent a frame that is too long"
@@ -113,15 +120,9 @@ static int send_encrypted(struct wire_conn *c);
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *ret)
 {
-	struct wire_conn *c = handle->data;
-
+	(void)handle;
 	(void)suggested;
-	if (c->tls)
-		*ret = uv_buf_init(c->cipher_in, READ_STEP);
-	else if (buf_reserve(&c->rx, READ_STEP) < 0)
-		*ret = uv_buf_init(NULL, 0);
-	else
-		*ret = uv_buf_init(c->rx.data + c->rx.len, READ_STEP);
+	*ret = uv_buf_init(read_bytes, sizeof read_bytes);
 }
 
 /* Moves decrypted bytes into rx. 1: there may be more than rx takes now. */
@@ -130,15 +131,13 @@ static int decrypt(struct wire_conn *c)
 	ssize_t n;
 
 	while (c->rx.len < HEADER_SIZE + WIRE_FRAME_MAX) {
-		if (buf_reserve(&c->rx, READ_STEP) < 0)
-			return -ENOMEM;
-		n = tls_read(c->tls, c->rx.data + c->rx.len, READ_STEP);
+		n = tls_read(c->tls, plain_bytes, sizeof plain_bytes);
 		if (n == -EAGAIN)
 			return 0;
 		if (n <= 0)
 			return n < 0 ? (int)n : -EPIPE;
-		c->rx.len += (size_t)n;
-		c->rx.data[c->rx.len] = '\0';
+		if (buf_append(&c->rx, plain_bytes, (size_t)n) < 0)
+			return -ENOMEM;
 	}
 	return 1;
 }
@@ -161,7 +160,7 @@ static void take_decrypted(struct wire_conn *c)
 static void take_ciphertext(struct wire_conn *c, size_t n)
 {
 	struct err e = {0};
-	int r = tls_feed(c->tls, c->cipher_in, n, &e);
+	int r = tls_feed(c->tls, read_bytes, n, &e);
 
 	if (send_encrypted(c) < 0 || r < 0) {
 		end(c, r < 0 ? r : -EPIPE, r < 0 ? e.msg : "the connection is broken");
@@ -186,9 +185,10 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 		take_ciphertext(c, (size_t)n);
 		return;
 	}
-	c->rx.len += (size_t)n;
-	c->rx.data[c->rx.len] = '\0';
-	(void)hand_frames(c);
+	if (buf_append(&c->rx, read_bytes, (size_t)n) < 0)
+		end(c, -ENOMEM, "out of memory");
+	else
+		(void)hand_frames(c);
 }
 
 static int start_tls(struct wire_conn *c, const struct tls_psk *psk, struct err *e)
@@ -197,9 +197,6 @@ static int start_tls(struct wire_conn *c, const struct tls_psk *psk, struct err 
 
 	if (!psk)
 		return 0;
-	c->cipher_in = malloc(READ_STEP);
-	if (!c->cipher_in)
-		return err_set(e, -ENOMEM, "out of memory");
 	r = tls_new(psk, &c->encrypted, &c->tls, e);
 	return r < 0 ? r : send_encrypted(c);
 }
@@ -293,6 +290,7 @@ static int send_encrypted(struct wire_conn *c)
 		return -ENOMEM;
 	memcpy(s->bytes, c->encrypted.data, len);
 	buf_clear(&c->encrypted);
+	trim(&c->encrypted);
 	return write_out(c, s, len);
 }
 

@@ -239,6 +239,9 @@ static void every_metric_is_well_formed(void **state)
 	metric_add(METRIC_POOL_STARTS, 1, "c", "ready");
 	metric_add(METRIC_POOL_ENDS, 1, "c", "drained");
 	metric_observe(METRIC_POD_READY_SECONDS, 1, "c");
+	metric_set(METRIC_STANDBYS, 1, "c", "run");
+	metric_set(METRIC_STANDBY_MEMORY_BYTES, 1, "c", "run", "cgroup");
+	metric_set(METRIC_STANDBY_BUDGET_BYTES, 1, "free");
 	metric_observe(METRIC_LOOP_LAG_SECONDS, 1);
 	metric_set_(METRIC_ISOLATION_INFO, 1, values);
 	text = scrape();

@@ -5,6 +5,7 @@
  * what it does when runners are busy, die, lie, or come too late.
  */
 
+#include "observe/metrics.h"
 #include "scheduler_world.h"
 
 #include <stdlib.h>
@@ -509,6 +510,202 @@ static void tenant_runs_no_more_than_its_bound(void **state)
 	wait_flag(w, &r.lost);
 }
 
+/* ---- with others ---- */
+
+/* What another scheduler would say. */
+static void other_says(struct world *w, const struct uuid *id, const char *name, uint32_t tasks)
+{
+	Kiln__LanguageWaiting line, *lines[] = {&line};
+	Kiln__WaitingReport report = KILN__WAITING_REPORT__INIT;
+	uint8_t payload[BUS_PAYLOAD_MAX];
+
+	kiln__language_waiting__init(&line);
+	line.language = (char *)(uintptr_t)name;
+	line.tasks = tasks;
+	report.languages = lines;
+	report.n_languages = tasks > 0;
+	bus_publish(w->bus, BUS_WAITING, id, payload, kiln__waiting_report__pack(&report, payload));
+	for (int i = 0; i < 5; i++)
+		turn(w);
+}
+
+static uint64_t waiting(const struct world *w, const char *language)
+{
+	uint64_t n = 0;
+
+	assert_true(scheduler_count_waiting(w->scheduler, language, &n));
+	return n;
+}
+
+static void tasks_that_wait_with_others_are_counted(void **state)
+{
+	const struct uuid a = {{1}}, b = {{2}};
+	struct world *w = *state;
+	int64_t begun_us;
+
+	for (int i = 0; i < 50; i++)
+		turn(w);
+	assert_int_equal(waiting(w, "python"), 0);
+	other_says(w, &a, "python", 3);
+	other_says(w, &b, "python", 4);
+	other_says(w, &b, "no such language", 9);
+	other_says(w, &a, "bash", 2);
+	assert_int_equal(waiting(w, "python"), 0);
+	assert_int_equal(waiting(w, "bash"), 2);
+	other_says(w, &b, "python", 5);
+	assert_int_equal(waiting(w, "python"), 5);
+	other_says(w, &b, "", 0);
+	assert_int_equal(waiting(w, "python"), 0);
+	bus_publish(w->bus, BUS_WAITING, &b, "\xff\xff", 2);
+	/* One that is gone says nothing any more. */
+	begun_us = clock_monotonic_us();
+	while (waiting(w, "bash") && clock_monotonic_us() - begun_us < 10 * 1000000)
+		turn(w);
+	assert_int_equal(waiting(w, "bash"), 0);
+	assert_true(clock_monotonic_us() - begun_us > 1000000);
+}
+
+struct heard {
+	uint32_t tasks;
+	size_t languages, n;
+};
+
+static void on_heard(void *ctx, enum bus_topic topic, const struct uuid *id, const void *payload,
+		     size_t len)
+{
+	Kiln__WaitingReport *report = kiln__waiting_report__unpack(NULL, len, payload);
+	struct heard *h = ctx;
+
+	(void)topic;
+	(void)id;
+	assert_non_null(report);
+	h->languages = report->n_languages;
+	h->tasks = report->n_languages ? report->languages[0]->tasks : 0;
+	if (report->n_languages)
+		assert_string_equal(report->languages[0]->language, "python");
+	h->n++;
+	kiln__waiting_report__free_unpacked(report, NULL);
+}
+
+static void tasks_that_wait_are_told_to_others(void **state)
+{
+	struct world *w = *state;
+	struct fake_runner r;
+	struct heard heard = {0};
+
+	assert_int_equal(bus_subscribe(w->bus, BUS_WAITING, on_heard, &heard), 0);
+	runner_join(w, &r, "local-0", 1);
+	(void)submit(w);
+	(void)submit(w);
+	(void)submit(w);
+	for (int i = 0; i < TURNS_MAX && heard.tasks != 2; i++)
+		turn(w);
+	assert_int_equal(heard.tasks, 2);
+	for (int i = 0; i < 3; i++) {
+		struct uuid id = next_assigned(w, &r);
+
+		end_task(&r, &id);
+	}
+	for (int i = 0; i < TURNS_MAX && heard.languages; i++)
+		turn(w);
+	assert_int_equal(heard.languages, 0);
+	assert_true(heard.n >= 2);
+	bus_unsubscribe(w->bus, BUS_WAITING, on_heard, &heard);
+	runner_leave(&r);
+	wait_flag(w, &r.lost);
+}
+
+/* Turns until the metrics have the line. */
+static void expect_metric(struct world *w, const char *line)
+{
+	struct buf text;
+	bool has = false;
+
+	buf_init(&text, 1 << 20);
+	for (int i = 0; i < TURNS_MAX * 2 && !has; i++) {
+		turn(w);
+		if (i % 50 == 0) {
+			buf_clear(&text);
+			assert_int_equal(metrics_write(&text), 0);
+			has = strstr(text.data, line) != NULL;
+		}
+	}
+	if (!has)
+		fail_msg("no \"%s\" in:\n%s", line, text.data);
+	buf_fini(&text);
+}
+
+static Kiln__Standbys standbys_of(char *language, bool measured, unsigned ready, uint64_t bytes)
+{
+	Kiln__Standbys m;
+
+	kiln__standbys__init(&m);
+	m.language = language;
+	m.measured = measured;
+	m.ready = ready;
+	m.memory_bytes = bytes;
+	return m;
+}
+
+static void send_standbys(struct fake_runner *r, Kiln__Standbys **waiting, size_t n)
+{
+	Kiln__Heartbeat m = KILN__HEARTBEAT__INIT;
+
+	m.slots = 1;
+	m.waiting = waiting;
+	m.n_waiting = n;
+	m.standby_used_bytes = 100 * n;
+	m.standby_budget_bytes = 1000;
+	send_frame(r, KILN__FRAME__KIND_HEARTBEAT, &m);
+}
+
+static void standbys_of_all_runners_are_added_up(void **state)
+{
+	struct world *w = *state;
+	char python[] = "python", other[] = "klingon";
+	Kiln__Standbys a = standbys_of(python, true, 2, 300), b = standbys_of(other, true, 9, 9),
+		       c = standbys_of(python, false, 1, 50);
+	struct fake_runner r1, r2;
+
+	runner_join(w, &r1, "local-0", 1);
+	runner_join(w, &r2, "local-1", 1);
+	send_standbys(&r1, (Kiln__Standbys *[]){&a, &b}, 2);
+	send_standbys(&r2, (Kiln__Standbys *[]){&c}, 1);
+	expect_metric(w, "kiln_standbys{language=\"python\",step=\"run\"} 3\n");
+	expect_metric(w, "kiln_standby_memory_bytes{language=\"python\",step=\"run\","
+			 "source=\"cgroup\"} 300\n");
+	expect_metric(w, "kiln_standby_memory_bytes{language=\"python\",step=\"run\","
+			 "source=\"declared\"} 50\n");
+	expect_metric(w, "kiln_standby_budget_bytes{state=\"used\"} 300\n");
+	expect_metric(w, "kiln_standby_budget_bytes{state=\"free\"} 1700\n");
+	/* What one says last counts, and nothing of one that is gone. */
+	send_standbys(&r1, NULL, 0);
+	expect_metric(w, "kiln_standbys{language=\"python\",step=\"run\"} 1\n");
+	runner_leave(&r2);
+	wait_flag(w, &r2.lost);
+	expect_metric(w, "kiln_standbys{language=\"python\",step=\"run\"} 0\n");
+	expect_metric(w, "kiln_standby_budget_bytes{state=\"free\"} 1000\n");
+	runner_leave(&r1);
+	wait_flag(w, &r1.lost);
+	metrics_reset();
+}
+
+static void runner_with_absurdly_many_kinds_of_standbys_is_dropped(void **state)
+{
+	enum { MANY = 257 };
+	struct world *w = *state;
+	char python[] = "python";
+	Kiln__Standbys one = standbys_of(python, true, 1, 1), *many[MANY];
+	struct fake_runner r;
+
+	for (size_t i = 0; i < MANY; i++)
+		many[i] = &one;
+	runner_join(w, &r, "local-0", 1);
+	send_standbys(&r, many, MANY);
+	expect_lost(w, &r);
+	runner_leave(&r);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -527,6 +724,10 @@ int main(void)
 		TEST(every_runner_knows_an_owner_of_its_own),
 		TEST(tenant_with_many_does_not_delay_another),
 		TEST(tenant_runs_no_more_than_its_bound),
+		TEST(tasks_that_wait_with_others_are_counted),
+		TEST(tasks_that_wait_are_told_to_others),
+		TEST(standbys_of_all_runners_are_added_up),
+		TEST(runner_with_absurdly_many_kinds_of_standbys_is_dropped),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
