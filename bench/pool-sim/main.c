@@ -230,9 +230,7 @@ static void cost_step(struct costed *c, struct sizing_claim *claims, size_t n,
 
 		d.backlog = (uint64_t)(now_ms / 1000 + (int64_t)i) % 50;
 		sizing_meter_add(&c[i].meter, now_ms, 200 + i, 200 + i, 360);
-		d.rate_fast = c[i].meter.fast;
-		d.rate_slow = c[i].meter.slow;
-		d.service_s = sizing_meter_service_s(&c[i].meter);
+		sizing_meter_tell(&c[i].meter, &d);
 		sizing_want(&c[i].pool, &d, &c[i].pods, now_ms, &c[i].state, &c[i].verdict);
 		claims[i].want = c[i].verdict.want;
 	}

@@ -256,9 +256,7 @@ static struct sim_order kiln_look(void *state, const struct sim_view *v)
 	struct sizing_verdict verdict;
 
 	sizing_meter_add(&k->meter, now_ms, v->arrived, v->finished, v->used);
-	d.rate_fast = k->meter.fast;
-	d.rate_slow = k->meter.slow;
-	d.service_s = sizing_meter_service_s(&k->meter);
+	sizing_meter_tell(&k->meter, &d);
 	d.quiet_ms = now_ms - k->meter.last_use_ms;
 	sizing_want(&k->pool, &d, &v->pods, now_ms, &k->state, &verdict);
 	sizing_pace(&k->pool, &v->pods, now_ms, &k->state, &k->tokens, &verdict);

@@ -72,6 +72,19 @@ static uint32_t present(const struct sizing_pods *n)
 	return sum < UINT32_MAX ? (uint32_t)sum : UINT32_MAX;
 }
 
+/* dt: since the last time. Which of them ended is not known: each was as old as all on average. */
+static void note_running(struct sizing_meter *m, uint64_t finished, uint32_t used, double dt)
+{
+	double most = max_u32(m->used, used);
+
+	m->running_s += m->used * dt;
+	if (!used || (double)finished >= most)
+		m->running_s = 0;
+	else
+		m->running_s *= 1 - (double)finished / most;
+	m->used = used;
+}
+
 void sizing_meter_add(struct sizing_meter *m, int64_t now_ms, uint64_t arrived, uint64_t finished,
 		      uint32_t used)
 {
@@ -83,6 +96,7 @@ void sizing_meter_add(struct sizing_meter *m, int64_t now_ms, uint64_t arrived, 
 	}
 	if (arrived || finished || used)
 		m->last_use_ms = now_ms;
+	note_running(m, finished, used, now_ms > m->at_ms ? (double)(now_ms - m->at_ms) / 1000 : 0);
 	m->arrived += arrived;
 	m->done += (double)finished;
 	if (now_ms <= m->at_ms)
@@ -104,6 +118,19 @@ double sizing_meter_service_s(const struct sizing_meter *m)
 {
 	/* One task of a second is assumed before all others. */
 	return (m->busy_s + SERVICE_DEFAULT_MS / 1000.0) / (m->done + 1);
+}
+
+double sizing_meter_age_s(const struct sizing_meter *m)
+{
+	return m->used ? m->running_s / m->used : 0;
+}
+
+void sizing_meter_tell(const struct sizing_meter *m, struct sizing_demand *d)
+{
+	d->rate_fast = m->fast;
+	d->rate_slow = m->slow;
+	d->service_s = sizing_meter_service_s(m);
+	d->age_s = sizing_meter_age_s(m);
 }
 
 /* The slow rate, unless the fast one differs from it by more than chance explains. The variance of
@@ -139,8 +166,19 @@ static double left_over(double backlog, double load, double ready_slots, double 
 	return backlog > 0 ? backlog : 0;
 }
 
+/* All that can be there by the time at which a pod created now is ready: what runs and waits, less
+ * what ends and more what comes meanwhile, at the rate that is no news. What comes later, later
+ * pods are for: without this bound, eleven tasks of twenty seconds that came at once would count as
+ * the first of many. */
+static double soon(double used, double backlog, double rate, double service_s, double start_s)
+{
+	double coming = rate * start_s, ending = used * fmin(1, start_s / service_s);
+
+	return used + backlog + fmax(0, coming - ending) + chance(coming);
+}
+
 struct terms {
-	double load, chance, backlog, used;
+	double load, chance, backlog, used, soon;
 	bool surge;
 };
 
@@ -152,25 +190,31 @@ static struct terms weigh(const struct sizing_pool *p, const struct sizing_deman
 	double start_s = (double)clamp_ms(start_ms, 1, START_MAX_MS) / 1000;
 	double drain_s = (double)clamp_ms(p->drain_ms, 100, START_MAX_MS) / 1000;
 	double ready = ((double)now->idle + now->busy) * slots;
+	double backlog = sane((double)d->backlog, TASKS_MAX), slow = sane(d->rate_slow, TASKS_MAX);
 	struct terms t = {.used = sane((double)d->used_slots, TASKS_MAX)};
-	double rate = arrival_rate(sane(d->rate_fast, TASKS_MAX), sane(d->rate_slow, TASKS_MAX),
-				   &t.surge);
-	double waiting;
+	double rate = arrival_rate(sane(d->rate_fast, TASKS_MAX), slow, &t.surge);
+	double waiting, held_s;
 
 	if (service_s <= 0)
 		service_s = SERVICE_DEFAULT_MS / 1000.0;
 	/* A slot that can be used once is also taken for as long as its successor starts. */
 	t.load = rate * (p->single_use ? service_s + start_s : service_s);
 	t.chance = chance(t.load) + p->spare_slots;
-	waiting = left_over(sane((double)d->backlog, TASKS_MAX), t.load, ready, service_s, start_s);
+	/* What waits, waits for those that run now, however short the ones before them were. */
+	held_s = fmax(service_s, sane(d->age_s, SERVICE_MAX_S));
+	waiting = left_over(backlog, t.load, ready, held_s, start_s);
 	/* A task cannot use more than one slot, however soon it should be done. */
-	t.backlog = waiting * (p->single_use || service_s > drain_s ? 1 : service_s / drain_s);
+	t.backlog = waiting * (p->single_use || held_s > drain_s ? 1 : held_s / drain_s);
+	/* Slots that are used once must be there before: their successors come too late. */
+	t.soon = soon(t.used, backlog, fmin(rate, slow), service_s, start_s) + p->spare_slots;
+	if (p->single_use)
+		t.soon = INFINITY;
 	return t;
 }
 
 static void want_by_terms(const struct terms *t, uint32_t slots, struct sizing_verdict *v)
 {
-	double base = t->load + t->chance;
+	double base = fmin(t->load + t->chance, t->soon);
 	uint32_t without;
 
 	v->reason = t->surge ? SIZING_SURGE : SIZING_LOAD;
@@ -179,7 +223,7 @@ static void want_by_terms(const struct terms *t, uint32_t slots, struct sizing_v
 		v->reason = SIZING_IN_USE;
 	}
 	without = pods_for(base, slots);
-	v->want = pods_for(base + t->backlog, slots);
+	v->want = pods_for(fmin(base + t->backlog, t->soon), slots);
 	if (v->want > without)
 		v->reason = SIZING_BACKLOG;
 	else if (!v->want)

@@ -32,6 +32,8 @@ struct sizing_meter {
 	int64_t last_use_ms; /* when a task last came, ran or ended */
 	double fast, slow;   /* arrivals per second, averaged over about 6 and 60 seconds */
 	double busy_s, done; /* slot-seconds and tasks ended, of about five minutes */
+	double running_s;    /* slot-seconds of the tasks that run now */
+	uint32_t used;	     /* how many they are */
 	uint64_t arrived;    /* counted, not yet in the rates */
 };
 
@@ -42,6 +44,9 @@ void sizing_meter_add(struct sizing_meter *m, int64_t now_ms, uint64_t arrived, 
 /* Mean seconds that a task holds a slot. Tasks that still run count with what they have taken, so
  * that a language whose tasks are slow is known before the first of them ends. */
 double sizing_meter_service_s(const struct sizing_meter *m);
+
+/* Mean seconds that the tasks which run now have held theirs. */
+double sizing_meter_age_s(const struct sizing_meter *m);
 
 /* What a pool may be; from its template's annotations. */
 struct sizing_pool {
@@ -57,11 +62,15 @@ struct sizing_demand {
 	bool known;		     /* false: the queue or the runners cannot be asked */
 	double rate_fast, rate_slow; /* tasks per second */
 	double service_s;	     /* slot-seconds per task; 0: not known */
+	double age_s;		     /* slot-seconds so far of a task that runs */
 	uint64_t backlog;	     /* tasks that wait for a slot */
 	uint64_t used_slots;
 	int64_t quiet_ms; /* since a task last came, ran or ended */
 	int64_t start_ms; /* from create to ready, p95; 0: not measured */
 };
+
+/* Fills what the meter knows: rate_fast, rate_slow, service_s, age_s. */
+void sizing_meter_tell(const struct sizing_meter *m, struct sizing_demand *d);
 
 struct sizing_pods {
 	uint32_t idle, busy;

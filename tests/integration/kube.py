@@ -45,6 +45,13 @@ class Harness:
     def log_text(self):
         return "".join(self.log)
 
+    def wait_log(self, text, seconds=15):
+        """What it did may be seen before the line that tells of it was read."""
+        end = time.monotonic() + seconds
+        while text not in self.log_text():
+            assert time.monotonic() < end, f"no {text} in the log:\n{self.log_text()[-4000:]}"
+            time.sleep(0.02)
+
     def say(self, *words):
         self.process.stdin.write(" ".join(str(w) for w in words) + "\n")
         self.process.stdin.flush()
@@ -57,6 +64,8 @@ class Harness:
                 got = self.queue.get(timeout=max(0, end - time.monotonic()))
             except queue.Empty:
                 got = None
+            if not got:
+                self.readers[1].join(2)  # its last words may not be read yet
             assert got, f"no {event} {fields}: {self.events[-10:]}\n{self.log_text()[-4000:]}"
             if got["event"] == event and all(got.get(k) == v for k, v in fields.items()):
                 return got

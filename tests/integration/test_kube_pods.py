@@ -143,17 +143,22 @@ def test_template_comes_later(kube, start):
 
 
 def test_first_task_does_not_wait_for_the_clock(kube, start):
-    kube.template("python", min=0, max=10)
+    """Most of five: they would wait half a second on average, and the machine may be busy."""
+    languages = ["bash", "c", "java", "python", "ruby"]
+    for language in languages:
+        kube.template(language, min=0, max=10)
     m = start(kube)
     kube.wait(lambda: kube.seen("list", "pods") and len(kube.seen("list", "pods")) >= 2)
     time.sleep(2)
     assert not kube.pods()
     took = []
-    m.waiting(1)
-    begun = time.monotonic()
-    kube.wait(lambda: kube.pods())
-    took.append(time.monotonic() - begun)
-    assert took[0] < 0.4, took
+    for i, language in enumerate(languages):
+        time.sleep(0.4)
+        m.waiting(1, language)
+        begun = time.monotonic()
+        kube.wait(lambda n=i: len(kube.seen("create", "pods")) > n)
+        took.append(time.monotonic() - begun)
+    assert sorted(took)[2] < 0.3, took
 
 
 def test_burst_gets_its_pods_and_not_many_more(kube, pool):
@@ -209,7 +214,7 @@ def test_pools_and_pods_are_described(kube, start, pool):
     busy = next(p for p in told["pods"] if p["name"] == pods[0])
     assert (busy["state"], busy["slots"], busy["used"], busy["tasks"]) == ("busy", 3, 2, 7)
     assert busy["node"] == "node-1" and 0 <= busy["age_s"] < 3600
-    assert "a pool as it is" in m.log_text()
+    m.wait_log("a pool as it is")
     other = start(kube)
     kube.wait(lambda: len(other.seen("connected")) == 2)
     time.sleep(0.5)
@@ -225,7 +230,7 @@ def test_pod_that_dies_is_replaced(kube, pool):
     m, pods = pool(2, max=5)
     kube.end(pods[0], "Failed", 137, "OOMKilled")
     kube.wait(lambda: len(running(kube)) == 2 and pods[0] not in names(kube.pods()))
-    assert '"end":"oom"' in m.log_text()
+    m.wait_log('"end":"oom"')
 
 
 def test_pod_that_vanishes_is_replaced(kube, pool):
@@ -238,7 +243,7 @@ def test_evicted_pod_is_replaced_at_once(kube, pool):
     m, pods = pool(2, max=5)
     kube.end(pods[0], "Failed", 0, "", status_reason="Evicted")
     kube.wait(lambda: len(running(kube)) == 2 and pods[0] not in names(kube.pods()))
-    assert '"end":"evicted"' in m.log_text()
+    m.wait_log('"end":"evicted"')
     assert "failed in pool" not in m.explain()
 
 
@@ -259,7 +264,7 @@ def test_pods_that_stick_are_replaced_after_their_time(kube, start):
     kube.mode = "stick"
     m = start(kube)
     kube.wait(lambda: kube.seen("delete", "pods"), 10)
-    assert '"why":"never_ready"' in m.log_text()
+    m.wait_log('"why":"never_ready"')
     kube.mode = "run"
     kube.wait(lambda: len(running(kube)) == 1, 20)
 
@@ -291,7 +296,7 @@ def test_pods_of_a_cordoned_node_are_replaced_elsewhere(kube, pool):
     kube.wait(lambda: {node_of(kube, p) for p in names(running(kube)) if p != pods[0]} == {"node-2"},
               30, "all but the busy one are elsewhere")
     assert pods[0] in names(running(kube)), "it has a task"
-    assert '"why":"node_cordoned"' in m.log_text()
+    m.wait_log('"why":"node_cordoned"')
     m.use(pods[0], 0, 1)
     kube.wait(lambda: pods[0] not in names(kube.pods()) and len(running(kube)) == 3, 20)
 
@@ -309,7 +314,7 @@ def test_pods_of_a_node_that_is_not_ready_are_replaced(kube, pool):
     kube.node("node-2")
     kube.node("node-1", ready="Unknown")
     kube.wait(lambda: {node_of(kube, p) for p in names(running(kube))} == {"node-2"}, 30)
-    assert '"why":"node_not_ready"' in m.log_text()
+    m.wait_log('"why":"node_not_ready"')
 
 
 def test_pods_that_start_on_a_node_that_fails_start_elsewhere(kube, start):
@@ -485,7 +490,7 @@ def test_template_that_is_wrong_leaves_what_is_in_force(kube, pool):
     m.say("reload")
     time.sleep(2)
     assert names(running(kube)) == pods
-    assert "kiln/min is above" in m.log_text()
+    m.wait_log("kiln/min is above")
 
 
 def test_template_that_is_gone_lets_its_pods_go(kube, pool):

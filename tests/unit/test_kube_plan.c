@@ -6,6 +6,7 @@
 
 #include "base/str.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -414,17 +415,26 @@ static void starts_are_measured(void **state)
 	assert_in_range(plan_start_ms(plan_find_pool(&w->plan, "python")), 1700, 2700);
 }
 
+/* Of a pool that has no other, with so many slots: it is idle. */
+static struct plan_pod *only_pod(struct world *w, unsigned slots)
+{
+	char notes[96];
+
+	(void)snprintf(notes, sizeof notes,
+		       "\"kiln/min\":\"1\",\"kiln/max\":\"1\",\"kiln/slots\":\"%u\"", slots);
+	world_template(w, "python", "a", notes);
+	world_run(w, 1);
+	world_start_all(w, slots);
+	return world_any(w, PLAN_IDLE);
+}
+
 static void arrivals_are_what_ended_and_what_is_more_than_before(void **state)
 {
 	struct world *w = *state;
 	struct plan_pool *pool;
 	struct plan_pod *pod;
 
-	world_template(w, "python", "a",
-		       "\"kiln/min\":\"1\",\"kiln/max\":\"1\",\"kiln/slots\":\"4\"");
-	world_run(w, 1);
-	world_start_all(w, 4);
-	pod = world_any(w, PLAN_IDLE);
+	pod = only_pod(w, 4);
 	pool = plan_find_pool(&w->plan, "python");
 	for (int i = 0; i < 300; i++) { /* two a second, one of them waits for a second */
 		(void)plan_heard(&w->plan, pod, 4, 1, pod->tasks + 2, w->now_ms);
@@ -433,6 +443,36 @@ static void arrivals_are_what_ended_and_what_is_more_than_before(void **state)
 	}
 	assert_true(pool->meter.slow > 1.9 && pool->meter.slow < 2.1);
 	assert_true(pool->meter.fast > 1.9 && pool->meter.fast < 2.1);
+}
+
+/* Between the queue and a runner's word a task is nowhere. */
+static void tasks_that_are_given_to_runners_come_once(void **state)
+{
+	struct world *w = *state;
+	struct plan_pool *pool;
+	struct plan_pod *pod;
+	double before;
+
+	pod = only_pod(w, 20);
+	pool = plan_find_pool(&w->plan, "python");
+	w->waiting = 12;
+	world_run(w, 1);
+	before = pool->meter.slow;
+	assert_true(before > 0.15);
+	w->waiting = 0;
+	world_run(w, 1);
+	(void)plan_heard(&w->plan, pod, 20, 12, 0, w->now_ms);
+	world_run(w, 1);
+	assert_true(pool->meter.slow < before);
+	/* Of these, nobody told: they were cancelled. What comes later is new. */
+	w->waiting = 12;
+	world_run(w, 1);
+	w->waiting = 0;
+	world_run(w, 4);
+	before = pool->meter.slow;
+	w->waiting = 12;
+	world_run(w, 1);
+	assert_true(pool->meter.slow > before + 0.15);
 }
 
 /* ---- anything ---- */
@@ -566,6 +606,7 @@ int main(void)
 		CASE(labels_say_what_lasts),
 		CASE(starts_are_measured),
 		CASE(arrivals_are_what_ended_and_what_is_more_than_before),
+		CASE(tasks_that_are_given_to_runners_come_once),
 		CASE(whatever_happens_no_task_is_lost_and_the_maximum_holds),
 		cmocka_unit_test(known_pod_is_small),
 	};

@@ -113,11 +113,15 @@ static void unschedulable_pods_are_held(void **state)
 {
 	struct world *w = *state;
 	struct plan_pod *pod;
+	bool is_new;
 
 	begin(w, 3, "");
 	world_run(w, 5);
 	while ((pod = world_any(w, PLAN_STARTING))) {
-		pod->facts.unschedulable = true;
+		struct kube_pod facts = pod->facts;
+
+		facts.unschedulable = true;
+		assert_int_equal(plan_seen(&w->plan, &facts, w->now_ms, &pod, &is_new), 0);
 	}
 	w->waiting = 100;
 	world_run(w, 1000);
@@ -125,6 +129,12 @@ static void unschedulable_pods_are_held(void **state)
 	assert_int_equal(w->counts[PLAN_CREATE], 3);
 	assert_int_equal(w->counts[PLAN_DELETE], 0);
 	assert_int_equal(failures(w), 0);
+	/* How long they waited for a node is not how long a start takes. */
+	while ((pod = world_any(w, PLAN_UNSCHEDULABLE))) {
+		world_phase(w, pod, KUBE_RUNNING);
+		(void)plan_heard(&w->plan, pod, 1, 0, 0, w->now_ms);
+	}
+	assert_int_equal(plan_start_ms(plan_find_pool(&w->plan, "python")), 0);
 }
 
 static void pod_that_never_gets_ready_is_replaced(void **state)

@@ -97,6 +97,29 @@ static void want_follows_a_surge_and_not_chance(void **state)
 	assert_true(fresh_want(&common, &d, &now).load_slots < 2);
 }
 
+static void want_of_a_burst_is_what_came(void **state)
+{
+	const struct sizing_pods now = {.busy = 1};
+	struct sizing_pool p = common;
+	struct sizing_demand d = {.known = true,
+				  .rate_fast = 1.7,
+				  .rate_slow = 0.18,
+				  .service_s = 20,
+				  .start_ms = 1000,
+				  .used_slots = 1,
+				  .backlog = 10};
+	struct sizing_verdict v;
+
+	(void)state;
+	p.slots = 1;
+	v = fresh_want(&p, &d, &now);
+	assert_true(v.load_slots + v.chance_slots > 25); /* if as many came for the next 20 s */
+	assert_int_equal(v.want, 12);
+	/* Pods that take long to start are ordered for what comes until then. */
+	d.start_ms = 60000;
+	assert_in_range(fresh_want(&p, &d, &now).want, 22, 30);
+}
+
 static void want_ignores_a_backlog_that_is_gone_before_a_pod_could_help(void **state)
 {
 	const struct sizing_pods now = {.idle = 5};
@@ -144,6 +167,7 @@ static void want_more_demand_never_gives_fewer(void **state)
 			break;
 		case 3:
 			more.service_s *= 1 + draw_unit(&x);
+			more.age_s += draw_unit(&x);
 			break;
 		default:
 			more.used_slots += draw(&x) % 100;
@@ -277,9 +301,7 @@ static void steady_load_does_not_flap(void **state)
 			for (double at = 0; (at -= log(draw_unit(&x)) / 50) < 1;)
 				arrived++;
 			sizing_meter_add(&m, t * 1000, arrived, arrived, 25);
-			d.rate_fast = m.fast;
-			d.rate_slow = m.slow;
-			d.service_s = sizing_meter_service_s(&m);
+			sizing_meter_tell(&m, &d);
 			d.used_slots = 25;
 			sizing_want(&common, &d, &now, t * 1000, &st, &v);
 			if (t > 300) {
@@ -532,12 +554,57 @@ static void meter_knows_slow_tasks_before_the_first_ends(void **state)
 	assert_true(sizing_meter_service_s(&m) > 30);
 }
 
+/* 40/s of some milliseconds, and then a few that take long: who waits, waits for those. */
+static void want_grows_for_slow_tasks_after_many_fast_ones(void **state)
+{
+	const struct sizing_pool single = {
+		.max_pods = 100, .slots = 1, .idle_ms = 300000, .drain_ms = 5000};
+	struct sizing_meter m = {0};
+	struct sizing_state st = {0};
+	struct sizing_verdict v = {0};
+	int64_t t = 0;
+
+	(void)state;
+	for (; t < 40; t++)
+		sizing_meter_add(&m, t * 1000, 40, 40, (uint32_t)(t % 2));
+	for (uint64_t arrived = 11; t < 46; t++, arrived = 0) {
+		const struct sizing_pods now = {.busy = 1};
+		struct sizing_demand d = {
+			.known = true, .backlog = 10, .used_slots = 1, .start_ms = 2000};
+
+		sizing_meter_add(&m, t * 1000, arrived, 0, 1);
+		sizing_meter_tell(&m, &d);
+		sizing_want(&single, &d, &now, t * 1000, &st, &v);
+	}
+	assert_true(sizing_meter_service_s(&m) < 0.1);
+	/* One pod does not get through ten tasks of five seconds and more in five seconds. */
+	assert_in_range(v.want, 9, 12);
+	assert_int_equal(v.reason, SIZING_BACKLOG);
+}
+
+static void meter_knows_how_long_running_tasks_have_run(void **state)
+{
+	struct sizing_meter m = {0};
+
+	(void)state;
+	for (int64_t t = 0; t <= 10; t++)
+		sizing_meter_add(&m, t * 1000, 0, 0, 4);
+	assert_true(fabs(sizing_meter_age_s(&m) - 10) < 0.01);
+	sizing_meter_add(&m, 10 * 1000, 0, 1, 3); /* one of four has ended */
+	assert_true(fabs(sizing_meter_age_s(&m) - 10) < 0.01);
+	sizing_meter_add(&m, 11 * 1000, 100, 100, 3); /* and many since */
+	assert_true(sizing_meter_age_s(&m) < 0.01);
+	sizing_meter_add(&m, 12 * 1000, 0, 0, 0);
+	assert_true(sizing_meter_age_s(&m) < 0.01);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(want_is_load_and_what_chance_adds),
 		cmocka_unit_test(want_of_single_use_pods_counts_their_start),
 		cmocka_unit_test(want_follows_a_surge_and_not_chance),
+		cmocka_unit_test(want_of_a_burst_is_what_came),
 		cmocka_unit_test(want_ignores_a_backlog_that_is_gone_before_a_pod_could_help),
 		cmocka_unit_test(want_more_demand_never_gives_fewer),
 		cmocka_unit_test(want_stays_within_limits_whatever_is_measured),
@@ -559,6 +626,8 @@ int main(void)
 		cmocka_unit_test(grant_cuts_and_says_so),
 		cmocka_unit_test(meter_finds_rate_and_service_time),
 		cmocka_unit_test(meter_knows_slow_tasks_before_the_first_ends),
+		cmocka_unit_test(meter_knows_how_long_running_tasks_have_run),
+		cmocka_unit_test(want_grows_for_slow_tasks_after_many_fast_ones),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

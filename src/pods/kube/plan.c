@@ -190,6 +190,9 @@ int plan_seen(struct plan *p, const struct kube_pod *facts, int64_t now_ms,
 		pod->served = true;
 		pod->changed_ms = now_ms;
 	}
+	/* What it waits for a node says nothing of how long a start takes. */
+	if (facts->unschedulable && !facts->scheduled)
+		pod->created_ms = 0;
 	pod->facts = *facts;
 	pod->generation = p->generation;
 	plan_place_pod(p, pod);

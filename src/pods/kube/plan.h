@@ -67,7 +67,7 @@ struct plan_pod {
 	uint32_t slots, used;
 	uint64_t tasks;	    /* ended since its start */
 	int64_t changed_ms; /* when it last became connected, lost, busy or idle */
-	int64_t created_ms; /* when it was asked for; 0: by somebody else */
+	int64_t created_ms; /* when it was asked for; 0: not known, or it waited for a node */
 	/* What was asked for. */
 	enum plan_order order;
 	int64_t ordered_ms;
@@ -84,9 +84,11 @@ struct plan_pool {
 	struct sizing_state state;
 	struct sizing_verdict verdict; /* of the last step */
 	struct sizing_pods count;
-	uint32_t slots; /* of a pod of this revision, as its runner says; 0: not known */
-	uint64_t arrived, finished; /* since the last step */
-	uint64_t waiting;	    /* as of the last step */
+	uint32_t slots;	   /* of a pod of this revision, as its runner says; 0: not known */
+	uint64_t finished; /* since the last step */
+	uint64_t waiting;  /* as of the last step */
+	int64_t unheard;   /* tasks that wait no longer, and of which no runner has told yet */
+	int64_t unheard_ms;
 	uint32_t used;
 	uint32_t failures;
 	int64_t failed_ms;

@@ -22,6 +22,7 @@ enum {
 	IDLE_LABEL_MS = 30 * 1000,
 	SURGE_DIVISOR = 4, /* of a pool that are replaced at a time */
 	STEP_LABELS = 32,
+	UNHEARD_MS = 3 * 1000, /* a runner tells of a task long before */
 };
 
 /* Of one pool, during one step. */
@@ -139,16 +140,31 @@ static void choose_old(const struct plan_step *s, struct view *v)
 
 /* ---- want ---- */
 
+/* What came is what ended, and what there is more of than before. Less than nothing came where
+ * tasks were given to runners: these tell of them a moment later, which is no arrival then; or
+ * where tasks were cancelled, of which nobody tells. */
+static uint64_t arrivals(const struct plan_step *s, struct plan_pool *pool, int64_t more)
+{
+	int64_t came = (int64_t)pool->finished + more;
+
+	if (s->now_ms - pool->unheard_ms >= UNHEARD_MS)
+		pool->unheard = 0;
+	came -= pool->unheard;
+	if (-came > pool->unheard)
+		pool->unheard_ms = s->now_ms;
+	pool->unheard = came < 0 ? -came : 0;
+	return came > 0 ? (uint64_t)came : 0;
+}
+
 static void measure(struct plan_step *s, struct view *v, uint64_t waiting, uint32_t used_before)
 {
 	struct plan_pool *pool = v->pool;
-	/* What came is what ended, and what there is more of than before. */
-	int64_t came = (int64_t)pool->finished + pool->used - used_before + (int64_t)waiting -
-		       (int64_t)pool->waiting;
+	int64_t more =
+		(int64_t)pool->used - used_before + (int64_t)waiting - (int64_t)pool->waiting;
 
 	if (!v->known)
 		waiting = pool->waiting;
-	sizing_meter_add(&pool->meter, s->now_ms, came > 0 && v->known ? (uint64_t)came : 0,
+	sizing_meter_add(&pool->meter, s->now_ms, v->known ? arrivals(s, pool, more) : 0,
 			 pool->finished, pool->used);
 	pool->finished = 0;
 	pool->waiting = waiting;
@@ -168,14 +184,12 @@ static void want(struct plan_step *s, struct view *v, plan_waiting_cb waiting_cb
 	measure(s, v, waiting, used_before);
 	d = (struct sizing_demand){
 		.known = v->known,
-		.rate_fast = pool->meter.fast,
-		.rate_slow = pool->meter.slow,
-		.service_s = sizing_meter_service_s(&pool->meter),
 		.backlog = waiting,
 		.used_slots = pool->used,
 		.quiet_ms = waiting ? 0 : s->now_ms - pool->meter.last_use_ms,
 		.start_ms = plan_start_ms(pool),
 	};
+	sizing_meter_tell(&pool->meter, &d);
 	/* A runner may have fewer slots than was wished for: it knows what its host allows. */
 	size.slots = pool->slots ? pool->slots : size.slots;
 	sizing_want(&size, &d, &pool->count, s->now_ms, &pool->state, &pool->verdict);
