@@ -28,6 +28,7 @@ enum {
 	JOB_STRINGS_MAX = 4096,
 	JOB_STRINGS_BYTES_MAX = 1 << 20, /* argv and environment; the kernel has its own limit */
 	JOB_COLLECT_MAX = 64,
+	JOB_LISTS_MAX = 2 * (JOB_STRINGS_MAX + 1) + JOB_COLLECT_MAX + 1,
 };
 
 struct archive_entry {

@@ -149,6 +149,7 @@ static void finish(struct spawner *s, struct box *b)
 {
 	tell_exited(s, b);
 	signal_init(s, b);
+	cleanup_close(&b->sock); /* its end is of no interest, and would be one more to look at */
 	move_to(b, SANDBOX_BOX_DYING);
 	if (b->pidfd < 0)
 		try_release(s, b);
@@ -250,13 +251,14 @@ static int resize_work(struct box *b, const struct sandbox_limits *limits)
 	return 0;
 }
 
-/* When a running box must be looked at next: its CPU time cannot be used up before that. */
+/* When a running box must be looked at next: its CPU time cannot be used up before that. One that
+ * waits for its task costs nothing meanwhile. */
 static void schedule_look(struct spawner *s, struct box *b, uint64_t now, uint64_t cpu_usec)
 {
 	uint64_t cpus = s->cpus < b->limits.processes ? s->cpus : b->limits.processes;
 	uint64_t left = b->limits.cpu_usec > cpu_usec ? b->limits.cpu_usec - cpu_usec : 0;
 	uint64_t wall_due = b->began_nsec + b->limits.wall_usec * 1000;
-	uint64_t poll = s->limiter.ops->poll_usec;
+	uint64_t poll = b->limits.waits ? 0 : s->limiter.ops->poll_usec;
 	uint64_t wait_usec = left / cpus;
 
 	if (poll && wait_usec > poll)

@@ -3,6 +3,7 @@
 
 #include "sandbox/host.h"
 #include "sandbox/message.h"
+#include "sandbox/nursery.h"
 #include "sandbox/verdict.h"
 
 #include <errno.h>
@@ -21,9 +22,10 @@
 #include <unistd.h>
 
 struct sandbox_client {
-	int sock;
-	pid_t pid;
+	struct sandbox_child child;
 	struct sandbox_reply_configured in_force;
+	struct nursery *nursery;
+	char no_nursery[ERR_MSG_MAX];
 };
 
 /* What a spawner tells are facts. */
@@ -45,10 +47,13 @@ static void decide(struct sandbox_event_exited *x)
 	verdict_decide(&facts, x);
 }
 
-static int start_program(struct sandbox_client *c, const char *program, struct err *e)
+int sandbox_child_start(struct sandbox_child *c, const char *program, const char *command,
+			struct err *e)
 {
-	char *argv[] = {(char *)(uintptr_t) "kiln-sandbox", (char *)(uintptr_t) "serve", NULL};
-	char *envp[] = {NULL};
+	char *argv[] = {(char *)(uintptr_t) "kiln-sandbox", (char *)(uintptr_t)command, NULL};
+	/* With restartable sequences, which nothing there uses, the kernel writes to each process
+	 * that is scheduled, and so copies a page for each that was forked. */
+	char *envp[] = {(char *)(uintptr_t) "GLIBC_TUNABLES=glibc.pthread.rseq=0", NULL};
 	posix_spawn_file_actions_t actions;
 	AUTO_FD int theirs = -EBADF;
 	int pair[2], r;
@@ -67,6 +72,23 @@ static int start_program(struct sandbox_client *c, const char *program, struct e
 	return r < 0 ? err_errno(e, r, "could not start \"%s\"", program) : 0;
 }
 
+void sandbox_child_end(struct sandbox_child *c)
+{
+	AUTO_FD int pidfd = -EBADF;
+	struct pollfd p = {.events = POLLIN};
+
+	cleanup_close(&c->sock);
+	if (c->pid <= 0)
+		return;
+	pidfd = (int)syscall(SYS_pidfd_open, c->pid, 0u);
+	p.fd = pidfd;
+	if (pidfd < 0 || poll(&p, 1, 2000) <= 0)
+		(void)kill(c->pid, SIGKILL);
+	while (waitpid(c->pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	c->pid = 0;
+}
+
 static int send_request(struct sandbox_client *c, void *request, size_t size, uint16_t type,
 			unsigned int box, uint64_t cookie, const int *fds, size_t count,
 			struct err *e)
@@ -81,7 +103,7 @@ static int send_request(struct sandbox_client *c, void *request, size_t size, ui
 				     .cookie = cookie};
 	if (count > SANDBOX_FDS_MAX)
 		return err_set(e, -E2BIG, "too many descriptors for a sandbox");
-	r = message_send(c->sock, request, size, fds, count, MSG_DONTWAIT);
+	r = message_send(c->child.sock, request, size, fds, count, MSG_DONTWAIT);
 	return r < 0 ? err_errno(e, r, "could not talk to the sandbox spawner") : 0;
 }
 
@@ -104,36 +126,32 @@ static int profile_memfd(const struct sandbox_bind *binds, size_t count, struct 
 	return TAKE_FD(fd);
 }
 
-static int configure(struct sandbox_client *c, const struct sandbox_client_options *o,
-		     const struct groups *g, struct err *e)
+static int configure(struct sandbox_client *c, struct sandbox_configure *request,
+		     const struct groups *g, int profile_fd, int seccomp_fd, struct err *e)
 {
-	struct sandbox_configure request = {
-		.boxes = o->boxes, .rung = g->rung, .flags = o->flags, .has = g->has};
-	AUTO_FD int profile = profile_memfd(o->binds, o->bind_count, e);
-	int fds[2 + 2 * _SANDBOX_TREE_MAX] = {profile}, r;
+	int fds[2 + 2 * _SANDBOX_TREE_MAX] = {profile_fd};
 	size_t n = 1;
 
-	r = profile < 0 ? profile : ids_choose(o->uid_base, o->boxes, &request.uid_base, e);
-	if (r < 0)
-		return r;
-	memcpy(request.group, g->name, sizeof(request.group));
-	if (o->seccomp_fd >= 0) {
-		request.flags |= SANDBOX_CONFIGURE_FILTER;
-		fds[n++] = o->seccomp_fd;
+	request->rung = g->rung;
+	request->has = g->has;
+	memcpy(request->group, g->name, sizeof(request->group));
+	if (seccomp_fd >= 0) {
+		request->flags |= SANDBOX_CONFIGURE_FILTER;
+		fds[n++] = seccomp_fd;
 	}
 	for (int i = 0; i < _SANDBOX_TREE_MAX; i++) {
 		if (g->own[i] < 0)
 			continue;
-		request.trees |= 1u << i;
+		request->trees |= 1u << i;
 		fds[n++] = g->own[i];
 		fds[n++] = g->parent[i];
 	}
-	return send_request(c, &request, sizeof(request), SANDBOX_CONFIGURE, 0, 0, fds, n, e);
+	return send_request(c, request, sizeof(*request), SANDBOX_CONFIGURE, 0, 0, fds, n, e);
 }
 
 static int await_configured(struct sandbox_client *c, int timeout_ms, struct err *e)
 {
-	struct pollfd p = {.fd = c->sock, .events = POLLIN};
+	struct pollfd p = {.fd = c->child.sock, .events = POLLIN};
 	union sandbox_event event;
 	int r = poll(&p, 1, timeout_ms > 0 ? timeout_ms : 10000);
 
@@ -152,6 +170,51 @@ static int await_configured(struct sandbox_client *c, int timeout_ms, struct err
 	return 0;
 }
 
+static unsigned int ids_of(const struct sandbox_client_options *o)
+{
+	return 2 * o->boxes + (o->places ? nursery_ids(o->places, o->place_boxes) : 0);
+}
+
+/* A runner does without, and says why. */
+static void open_nursery(struct sandbox_client *c, const struct sandbox_client_options *o,
+			 const struct groups *g, int profile_fd)
+{
+	const struct sandbox_reply_configured *f = &c->in_force;
+	const struct nursery_options options = {
+		.program = o->program,
+		.places = o->places,
+		.boxes = o->place_boxes,
+		.uid_first = f->has & SANDBOX_HAS_TWO_IDS ? f->uid_base + 2 * o->boxes : 0,
+		.profile_fd = profile_fd,
+		.seccomp_fd = o->seccomp_fd,
+	};
+	struct err e = {0};
+	int r = 0;
+
+	if (geteuid() == 0 && options.uid_first == 0)
+		r = err_set(&e, -EPERM, "there is no range of ids for them");
+	if (r == 0)
+		r = nursery_new(&options, g, &c->nursery, &e);
+	if (r < 0)
+		(void)snprintf(c->no_nursery, sizeof(c->no_nursery), "%s", e.msg);
+}
+
+static int start_spawner(struct sandbox_client *c, const struct sandbox_client_options *o,
+			 const struct groups *g, struct err *e)
+{
+	struct sandbox_configure request = {.boxes = o->boxes, .flags = o->flags};
+	AUTO_FD int profile = profile_memfd(o->binds, o->bind_count, e);
+	int r = profile < 0 ? profile : ids_choose(o->uid_base, ids_of(o), &request.uid_base, e);
+
+	if (r == 0)
+		r = configure(c, &request, g, profile, o->seccomp_fd, e);
+	if (r == 0)
+		r = await_configured(c, o->timeout_ms, e);
+	if (r == 0 && o->places)
+		open_nursery(c, o, g, profile);
+	return r;
+}
+
 int sandbox_client_new(const struct sandbox_client_options *o, struct sandbox_client **ret_client,
 		       struct err *e)
 {
@@ -162,18 +225,16 @@ int sandbox_client_new(const struct sandbox_client_options *o, struct sandbox_cl
 
 	if (!c)
 		return err_set(e, -ENOMEM, "could not allocate a sandbox client");
-	c->sock = -EBADF;
-	r = start_program(c, o->program, e);
-	where.spawner = c->pid;
+	c->child = SANDBOX_CHILD_NONE;
+	r = sandbox_child_start(&c->child, o->program, "serve", e);
+	where.spawner = c->child.pid;
 	if (r == 0)
 		r = groups_open(&groups, &where, e);
 	if (r < 0) {
 		sandbox_client_free(c);
 		return r;
 	}
-	r = configure(c, o, &groups, e);
-	if (r == 0)
-		r = await_configured(c, o->timeout_ms, e);
+	r = start_spawner(c, o, &groups, e);
 	memcpy(c->in_force.cgroup, groups.path, sizeof(c->in_force.cgroup));
 	if (r == 0) {
 		groups_close(&groups);
@@ -185,24 +246,46 @@ int sandbox_client_new(const struct sandbox_client_options *o, struct sandbox_cl
 	return r;
 }
 
+int sandbox_client_new_placed(int sock, const struct sandbox_site *where,
+			      struct sandbox_client **ret_client, struct err *e)
+{
+	struct sandbox_configure request = {.boxes = where->boxes, .uid_base = where->uid_base};
+	AUTO(sandbox_client_free) struct sandbox_client *c = calloc(1, sizeof(*c));
+	int r;
+
+	if (!c) {
+		(void)close(sock);
+		return err_set(e, -ENOMEM, "could not allocate a sandbox client");
+	}
+	c->child.sock = sock;
+	r = configure(c, &request, where->groups, where->profile_fd, where->seccomp_fd, e);
+	if (r == 0)
+		*ret_client = TAKE_PTR(c);
+	return r;
+}
+
 void sandbox_client_free(struct sandbox_client *c)
 {
-	AUTO_FD int pidfd = -EBADF;
-
 	if (!c)
 		return;
-	cleanup_close(&c->sock);
-	if (c->pid > 0) {
-		struct pollfd p = {.events = POLLIN};
-
-		pidfd = (int)syscall(SYS_pidfd_open, c->pid, 0u);
-		p.fd = pidfd;
-		if (pidfd < 0 || poll(&p, 1, 2000) <= 0)
-			(void)kill(c->pid, SIGKILL);
-		while (waitpid(c->pid, NULL, 0) < 0 && errno == EINTR)
-			;
-	}
+	nursery_free(c->nursery);
+	sandbox_child_end(&c->child);
 	free(c);
+}
+
+void sandbox_client_end(struct sandbox_client *c)
+{
+	(void)shutdown(c->child.sock, SHUT_WR);
+}
+
+struct nursery *sandbox_client_nursery(const struct sandbox_client *c)
+{
+	return c->nursery;
+}
+
+const char *sandbox_client_no_nursery(const struct sandbox_client *c)
+{
+	return c->no_nursery;
 }
 
 const struct sandbox_reply_configured *sandbox_client_in_force(const struct sandbox_client *c)
@@ -212,12 +295,12 @@ const struct sandbox_reply_configured *sandbox_client_in_force(const struct sand
 
 int sandbox_client_fd(const struct sandbox_client *c)
 {
-	return c->sock;
+	return c->child.sock;
 }
 
 pid_t sandbox_client_pid(const struct sandbox_client *c)
 {
-	return c->pid;
+	return c->child.pid;
 }
 
 int sandbox_client_prepare(struct sandbox_client *c, unsigned int box, uint64_t cookie,
@@ -296,7 +379,7 @@ int sandbox_client_receive(struct sandbox_client *c, union sandbox_event *ret_ev
 	ssize_t n;
 
 	do {
-		n = recv(c->sock, &event, sizeof(event), MSG_DONTWAIT);
+		n = recv(c->child.sock, &event, sizeof(event), MSG_DONTWAIT);
 	} while (n < 0 && errno == EINTR);
 	if (n < 0 && errno == EAGAIN)
 		return 0;

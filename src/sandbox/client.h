@@ -17,6 +17,7 @@
 #include <sys/types.h>
 
 struct sandbox_client;
+struct nursery;
 
 struct sandbox_client_options {
 	const char *program; /* path of kiln-sandbox */
@@ -29,7 +30,12 @@ struct sandbox_client_options {
 	const struct sandbox_bind *binds; /* the profile; see sandbox_profile_default */
 	size_t bind_count;
 	int timeout_ms; /* for the whole start-up; 0: 10 s */
+	/* With places there is a nursery beside it, for interpreters (nursery.h), where the host
+	 * has what it needs; boxes are then at most SANDBOX_BOXES_NURSING. */
+	unsigned int places, place_boxes;
 };
+
+enum { SANDBOX_BOXES_NURSING = SANDBOX_BOXES_MAX - 2 };
 
 /* Starts a spawner and configures it. What is in force: sandbox_client_in_force(). */
 int sandbox_client_new(const struct sandbox_client_options *o, struct sandbox_client **ret_client,
@@ -39,8 +45,15 @@ int sandbox_client_new(const struct sandbox_client_options *o, struct sandbox_cl
 void sandbox_client_free(struct sandbox_client *c);
 DEFINE_CLEANUP(struct sandbox_client, sandbox_client_free);
 
+/* Ends a spawner without waiting: it kills and removes everything, and then receive says -EPIPE. */
+void sandbox_client_end(struct sandbox_client *c);
+
 const struct sandbox_reply_configured *sandbox_client_in_force(const struct sandbox_client *c);
 int sandbox_client_fd(const struct sandbox_client *c);
+/* NULL where there is none; the client's. */
+struct nursery *sandbox_client_nursery(const struct sandbox_client *c);
+/* Why there is none although there were to be places; "" otherwise. */
+const char *sandbox_client_no_nursery(const struct sandbox_client *c);
 pid_t sandbox_client_pid(const struct sandbox_client *c);
 
 int sandbox_client_prepare(struct sandbox_client *c, unsigned int box, uint64_t cookie,

@@ -2,6 +2,7 @@
 #include "sandbox/commands.h"
 
 #include "base/cleanup.h"
+#include "sandbox/keeper.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -12,6 +13,8 @@ static const char help[] =
 	"  kiln-sandbox run [limits] -- PROGRAM [ARGUMENT...]   one program, now\n"
 	"  kiln-sandbox probe                                   what this host offers\n"
 	"  kiln-sandbox serve                                   spawner for kiln-runner (on fd 3)\n"
+	"  kiln-sandbox keep                                    starts interpreters for it (on fd "
+	"3)\n"
 	"\n"
 	"`kiln-sandbox run --help` lists the limits. Try:\n"
 	"\n"
@@ -20,7 +23,7 @@ static const char help[] =
 static const struct {
 	const char *name;
 	int (*run)(int argc, char **argv);
-} commands[] = {{"run", command_run}, {"probe", command_probe}};
+} commands[] = {{"run", command_run}, {"probe", command_probe}, {"keep", command_keep}};
 
 const char *command_self(void)
 {

@@ -15,13 +15,12 @@
 #include <fnmatch.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define BENEATH (RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV)
 
-enum { SENDFILE_MIN = 32768 };
+enum { PASS_MIN = 32768, PASS_MAX = 1 << 20 };
 
 int files_map(int fd, const void **ret_data, size_t *ret_len)
 {
@@ -65,24 +64,47 @@ static int write_all(int fd, const void *data, uint64_t size)
 	return 0;
 }
 
+/* Through a pipe: from the file to it, and all of that on to fd. */
+static int pass(int fd, uint64_t size, int from, off_t offset, const int ends[2])
+{
+	while (size > 0) {
+		ssize_t in = splice(from, &offset, ends[1], NULL, size, 0);
+
+		if (in < 0 && errno == EINTR)
+			continue;
+		if (in <= 0)
+			return in < 0 ? -errno : -EIO;
+		while (in > 0) {
+			ssize_t out = splice(ends[0], NULL, fd, NULL, (size_t)in, 0);
+
+			if (out < 0 && errno == EINTR)
+				continue;
+			if (out <= 0)
+				return out < 0 ? -errno : -EIO;
+			in -= out;
+			size -= (uint64_t)out;
+		}
+	}
+	return 0;
+}
+
 /* As write_all, of bytes that are at offset in a file. Large ones go from page to page without
- * being mapped first, which is half of the work. */
+ * being mapped first. Not by sendfile, whose own pipe holds 64 KiB: the file would get no larger
+ * folios than that. */
 static int copy_out(int fd, const void *data, uint64_t size, int from, off_t offset)
 {
-	uint64_t done = 0;
+	int ends[2], r;
 
-	while (size >= SENDFILE_MIN && done < size) {
-		ssize_t n = sendfile(fd, from, &offset, size - done);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			return -EIO;
-		done += (uint64_t)n;
-	}
-	return write_all(fd, (const char *)data + done, size - done);
+	if (size < PASS_MIN)
+		return write_all(fd, data, size);
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return -errno;
+	/* One that stays small does as well. */
+	(void)fcntl(ends[1], F_SETPIPE_SZ, size < PASS_MAX ? (int)size : PASS_MAX);
+	r = pass(fd, size, from, offset, ends);
+	(void)close(ends[0]);
+	(void)close(ends[1]);
+	return r;
 }
 
 /* Makes the directories that a name goes through. */

@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 #include "sandbox/client.h"
 #include "sandbox/io.h"
+#include "sandbox/nursery.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -165,9 +166,9 @@ static uint64_t pid_namespace(void)
 	return stat("/proc/self/ns/pid", &st) < 0 ? 0 : st.st_ino;
 }
 
-/* Removes the leaves of a group and the group. Only ever empty ones go: the kernel sees to that.
- * Whether it is gone. */
-static bool remove_group(int parent, const char *name)
+/* Removes the leaves of a group, those of a nursery below two more, and the group. Only ever empty
+ * ones go: the kernel sees to that. Whether it is gone. */
+static bool remove_group(int parent, const char *name) // NOLINT(misc-no-recursion): four deep
 {
 	int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
@@ -177,8 +178,10 @@ static bool remove_group(int parent, const char *name)
 		return false;
 	}
 	for (struct dirent *ent; (ent = readdir(d));)
-		if (ent->d_name[0] == 'b' && ent->d_type == DT_DIR)
-			(void)unlinkat(dirfd(d), ent->d_name, AT_REMOVEDIR);
+		if ((ent->d_name[0] == 'b' || strncmp(ent->d_name, SANDBOX_GROUP_PREFIX,
+						      strlen(SANDBOX_GROUP_PREFIX)) == 0) &&
+		    ent->d_type == DT_DIR && unlinkat(dirfd(d), ent->d_name, AT_REMOVEDIR) < 0)
+			(void)remove_group(dirfd(d), ent->d_name);
 	(void)closedir(d);
 	return unlinkat(parent, name, AT_REMOVEDIR) == 0;
 }
@@ -449,6 +452,100 @@ int groups_open(struct groups *g, const struct groups_options *o, struct err *e)
 			break;
 	}
 	return err_errno(e, r, "could not set up limits by %s", sandbox_rung_name(o->rung));
+}
+
+/* ---- below those of a spawner ---- */
+
+/* Names of boxes that a spawner with a nursery does not have, so that it removes them at its end.
+ */
+#define KEEPER_GROUP  "b30"
+#define NURSERY_GROUP "b31"
+
+static int make_group(int parent, const char *name, uint32_t uid)
+{
+	int fd;
+
+	if (mkdirat(parent, name, 0755) < 0 && errno != EEXIST)
+		return -errno;
+	fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd >= 0 && uid && fchown(fd, uid, uid) < 0) {
+		(void)close(fd);
+		fd = -1;
+	}
+	return fd < 0 ? -errno : fd;
+}
+
+/* Who moves a process between two groups of version 2 needs the right to what is above both. */
+static int move_keeper(int own, pid_t keeper, uint32_t uid)
+{
+	AUTO_FD int group = make_group(own, KEEPER_GROUP, 0);
+	char line[16];
+	int r;
+
+	if (group < 0)
+		return group;
+	(void)snprintf(line, sizeof(line), "%d", keeper);
+	r = io_write_at(group, "cgroup.procs", line, 0);
+	if (r >= 0 && uid && fchownat(own, "cgroup.procs", uid, uid, 0) < 0)
+		r = -errno;
+	return r < 0 ? r : 0;
+}
+
+static int hand_down(const struct groups *g, int dir)
+{
+	int r = g->rung == SANDBOX_RUNG_CGROUP2
+			? io_write_at(dir, "cgroup.subtree_control", "+memory +pids", 0)
+			: 0;
+
+	if (r >= 0 && g->has & SANDBOX_HAS_CPU_RATE)
+		r = io_write_at(dir, "cgroup.subtree_control", "+cpu", 0);
+	return r < 0 ? r : 0;
+}
+
+static int nest_tree(const struct groups *g, int tree, uint32_t uid, unsigned int places,
+		     int *ret_top, struct groups *ret_places)
+{
+	int r = 0;
+
+	*ret_top = make_group(g->own[tree], NURSERY_GROUP, uid);
+	if (*ret_top < 0)
+		return *ret_top;
+	if (tree == SANDBOX_TREE_V2)
+		r = hand_down(g, *ret_top);
+	for (unsigned int i = 0; r == 0 && i < places; i++) {
+		struct groups *place = &ret_places[i];
+
+		place->own[tree] = make_group(*ret_top, place->name, uid);
+		if (place->own[tree] < 0)
+			return place->own[tree];
+		/* Not the one above: who serves there would remove its place at its end. */
+		place->parent[tree] = fcntl(place->own[tree], F_DUPFD_CLOEXEC, 0);
+		if (place->parent[tree] < 0)
+			return -errno;
+		if (tree == SANDBOX_TREE_V2)
+			r = hand_down(g, place->own[tree]);
+	}
+	return r;
+}
+
+int groups_nest(const struct groups *g, pid_t keeper, uint32_t uid, unsigned int places,
+		int ret_top[_SANDBOX_TREE_MAX], struct groups *ret_places, struct err *e)
+{
+	int r = g->own[SANDBOX_TREE_V2] >= 0 ? move_keeper(g->own[SANDBOX_TREE_V2], keeper, uid)
+					     : 0;
+
+	for (unsigned int i = 0; i < places; i++) {
+		ret_places[i] = *g;
+		nursery_place_name(i, ret_places[i].name);
+		for (int tree = 0; tree < _SANDBOX_TREE_MAX; tree++)
+			ret_places[i].parent[tree] = ret_places[i].own[tree] = -EBADF;
+	}
+	for (int tree = 0; tree < _SANDBOX_TREE_MAX; tree++) {
+		ret_top[tree] = -EBADF;
+		if (r == 0 && g->own[tree] >= 0)
+			r = nest_tree(g, tree, uid, places, &ret_top[tree], ret_places);
+	}
+	return r < 0 ? err_errno(e, r, "could not make the groups of interpreters") : 0;
 }
 
 void groups_close(struct groups *g)

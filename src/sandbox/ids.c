@@ -48,9 +48,9 @@ static int range_mapped(uint64_t first, uint64_t count, uint64_t *ret_last)
 	return r > 0 ? ids_mapped("/proc/self/gid_map", first, count, &other) : r;
 }
 
-int ids_choose(uint32_t wish, unsigned int boxes, uint32_t *ret_base, struct err *e)
+int ids_choose(uint32_t wish, unsigned int count, uint32_t *ret_base, struct err *e)
 {
-	uint64_t base = wish ? wish : IDENTITY_UID_BASE, count = 2u * boxes, last;
+	uint64_t base = wish ? wish : IDENTITY_UID_BASE, last;
 	int r;
 
 	*ret_base = 0;

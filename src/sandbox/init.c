@@ -106,8 +106,7 @@ static void take_identity(const struct inside_plan *plan)
 
 static void reset_signals(void)
 {
-	static const int ignored_by_spawner[] = {SIGINT,  SIGTERM, SIGHUP, SIGQUIT,
-						 SIGTSTP, SIGTTIN, SIGTTOU};
+	static const int ignored_by_spawner[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
 	const struct sigaction dfl = {.sa_handler = SIG_DFL};
 
 	for (size_t i = 0; i < sizeof(ignored_by_spawner) / sizeof(int); i++)
@@ -122,10 +121,7 @@ static void give_up_rights(const struct inside_plan *plan)
 				     .filter = (struct sock_filter *)(uintptr_t)plan->filter};
 	int r;
 
-	/* An ordinary user cannot change the bounding set, and gains nothing from it without new
-	 * privileges. */
-	if ((!plan->pod && caps_bound(0, plan->last_capability) < 0) ||
-	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		inside_fail(SANDBOX_STEP_CAPABILITIES, errno);
 	r = plan->pod ? 0 : landlock_restrict(plan->landlock_abi);
 	if (r < 0)
@@ -151,11 +147,11 @@ static int reap(pid_t pid)
 	}
 }
 
-static pid_t fork_self(void)
+static pid_t fork_self(const struct inside_plan *plan)
 {
-	struct clone_args args = {.exit_signal = SIGCHLD};
-	/* clone3 is filtered by now, and fork() would run handlers and take locks of libc. */
-	long pid = syscall(SYS_clone, args.exit_signal, 0L, 0L, 0L, 0L);
+	/* clone3 is filtered by now, and fork() would run handlers and take locks of libc: only who
+	 * goes on with that libc needs them. */
+	long pid = plan->resume ? fork() : syscall(SYS_clone, (long)SIGCHLD, 0L, 0L, 0L, 0L);
 
 	if (pid < 0)
 		inside_fail(SANDBOX_STEP_FORK, errno);
@@ -165,8 +161,8 @@ static pid_t fork_self(void)
 static _Noreturn void collector(const struct inside_plan *plan, const struct inside_message *order,
 				const int fds[2])
 {
-	static const char *argv[JOB_STRINGS_MAX + 1], *envp[JOB_STRINGS_MAX + 1],
-		*patterns[JOB_COLLECT_MAX + 1];
+	static const char *strings[JOB_LISTS_MAX];
+	const char **argv = strings, **envp = NULL, **patterns = NULL;
 	struct inside_message done = {.type = INSIDE_COLLECTED};
 	const void *data;
 	size_t len;
@@ -177,8 +173,11 @@ static _Noreturn void collector(const struct inside_plan *plan, const struct ins
 	r = files_map(fds[0], &data, &len);
 	if (r == 0)
 		r = job_open(&job, data, len);
-	if (r == 0)
+	if (r == 0) {
+		envp = argv + job.argc + 1;
+		patterns = envp + job.envc + 1;
 		r = job_strings(&job, argv, envp, patterns);
+	}
 	if (r == 0)
 		r = files_collect(fds[1], patterns, order->bytes, order->files, &done.bytes,
 				  &done.files);
@@ -200,7 +199,7 @@ static void serve_collect(const struct inside_plan *plan)
 	if (inside_receive(&order, sizeof(order), fds, 2, &count) != (ssize_t)sizeof(order) ||
 	    order.type != INSIDE_COLLECT || count != 2)
 		return;
-	pid = fork_self();
+	pid = fork_self(plan);
 	if (pid == 0)
 		collector(plan, &order, fds);
 	/* It was killed before it could say anything: out of memory. */
@@ -225,14 +224,20 @@ void inside_init(const struct inside_plan *plan, const struct sandbox_limits *li
 {
 	struct inside_message m = {.type = INSIDE_PREPARED};
 	int context = -EBADF;
+	/* Before the kernel charges the group for each of these many small steps, and while the
+	 * spawner writes the id maps. Without a namespace of its own an ordinary user cannot change
+	 * the bounding set, and gains nothing from it without new privileges. */
+	int bound = plan->pod ? 0 : caps_bound(0, plan->last_capability);
 	pid_t task;
 
 	take_socket(plan, leaf, sock);
+	if (bound < 0)
+		inside_fail(SANDBOX_STEP_CAPABILITIES, -bound);
 	reset_signals();
 	take_identity(plan);
 	inside_setup(plan, limits, &context);
 	give_up_rights(plan);
-	task = fork_self();
+	task = fork_self(plan);
 	if (task == 0) {
 		if (context >= 0)
 			(void)close(context);

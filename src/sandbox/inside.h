@@ -31,6 +31,9 @@ enum {
 
 /* Decided at CONFIGURE, the same for all boxes. */
 struct inside_plan {
+	/* Where a task does not execute its command, but goes on as what the spawner is (zygote.h):
+	 * does not return. Else NULL. */
+	void (*resume)(const char **argv, const char **envp);
 	bool two_ids; /* init is 0 inside, else it shares INSIDE_UID */
 	bool proc;
 	uint32_t landlock_abi;

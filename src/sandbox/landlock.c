@@ -9,7 +9,6 @@
 #include "sandbox/syscalls.h"
 
 #include <errno.h>
-#include <sys/stat.h>
 
 #define READ                                                                                       \
 	(LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
@@ -47,17 +46,17 @@ static uint64_t rights_of(uint32_t abi)
 static int allow(int ruleset, const char *path, uint64_t rights)
 {
 	AUTO_FD int fd = open(path, O_PATH | O_CLOEXEC);
-	struct stat st;
 	struct landlock_path_beneath_attr attr = {.allowed_access = rights, .parent_fd = fd};
+	int r;
 
 	/* No /proc where the host does not let us mount it. */
 	if (fd < 0)
 		return errno == ENOENT ? 0 : -errno;
-	if (fstat(fd, &st) < 0)
-		return -errno;
-	if (!S_ISDIR(st.st_mode))
-		attr.allowed_access &= FILE_RIGHTS;
-	return sys_landlock_add_rule(ruleset, LANDLOCK_RULE_PATH_BENEATH, &attr) < 0 ? -errno : 0;
+	r = sys_landlock_add_rule(ruleset, LANDLOCK_RULE_PATH_BENEATH, &attr);
+	attr.allowed_access &= FILE_RIGHTS;
+	if (r < 0 && errno == EINVAL) /* no directory */
+		r = sys_landlock_add_rule(ruleset, LANDLOCK_RULE_PATH_BENEATH, &attr);
+	return r < 0 ? -errno : 0;
 }
 
 int landlock_restrict(uint32_t abi)

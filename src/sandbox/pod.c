@@ -113,7 +113,8 @@ static size_t signal_all(const struct limiter *l, const uint64_t *list, size_t n
  * do they die. Whoever is faster than that for all rounds ends with the pod. */
 void pod_kill_rest(struct spawner *s, const struct box *b)
 {
-	uint64_t list[RLIMIT_PIDS_MAX];
+	/* Not on the stack, whose pages would be touched also where there is nothing to do. */
+	static uint64_t list[RLIMIT_PIDS_MAX];
 	size_t before = 0, now = 1;
 
 	if (!s->plan.pod || b->init <= 0)

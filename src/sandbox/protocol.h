@@ -98,7 +98,7 @@ struct sandbox_limits {
 	uint32_t open_files;	    /* RLIMIT_NOFILE; 256 */
 	uint32_t collect_files;	    /* 256 */
 	uint32_t cpu_rate_permille; /* 1000 = one CPU; 0 = no limit; SANDBOX_HAS_CPU_RATE */
-	uint32_t reserved;
+	uint32_t waits; /* not 0: nobody's code runs before LIMIT, and only CPU time is bounded */
 };
 
 struct sandbox_header {

@@ -176,54 +176,83 @@ static const struct rule {
 	{SYS_personality, 0, ALWAYS, 0, EPERM},
 };
 
+/* Where a call ends up: ALLOW, an errno, or one of these. */
+enum {
+	NEXT = 9000, /* nowhere yet: the instruction after this one */
+	KILL,
+	TOO_NEW,
+	BY_RULES = 10000, /* and an index in rules */
+};
+
+enum {
+	JUMPS_MAX = 512,
+	CHAIN_MAX = 4,
+};
+
+/* Verdicts are jumped to, and each is there once, at the end: what a filter costs a box is mostly
+ * its length, since the kernel translates it for each. */
 struct emitter {
 	struct sock_filter *program;
 	size_t len, max;
 	enum sandbox_place place;
-	bool too_far; /* a jump does not fit its field */
+	bool too_far; /* a jump does not fit its field, or there are too many */
+	struct jump {
+		size_t at;
+		bool if_true, placed;
+		int verdict;
+	} jumps[JUMPS_MAX];
+	size_t jumps_len;
 };
 
-static void emit(struct emitter *m, uint16_t code, uint32_t k, size_t jt, size_t jf)
+static void emit(struct emitter *m, uint16_t code, uint32_t k)
 {
 	if (m->len < m->max)
-		m->program[m->len] = (struct sock_filter){
-			.code = code, .jt = (uint8_t)jt, .jf = (uint8_t)jf, .k = k};
+		m->program[m->len] = (struct sock_filter){.code = code, .k = k};
 	m->len++;
 }
 
-static void emit_return(struct emitter *m, int error)
+static void emit_return(struct emitter *m, int verdict)
 {
 	emit(m, BPF_RET | BPF_K,
-	     error == ALLOW ? SECCOMP_RET_ALLOW : SECCOMP_RET_ERRNO | (uint32_t)error, 0, 0);
+	     verdict == ALLOW  ? SECCOMP_RET_ALLOW
+	     : verdict == KILL ? SECCOMP_RET_KILL_PROCESS
+			       : SECCOMP_RET_ERRNO | (uint32_t)verdict);
 }
 
 static void emit_load(struct emitter *m, size_t offset)
 {
-	emit(m, BPF_LD | BPF_W | BPF_ABS, (uint32_t)offset, 0, 0);
+	emit(m, BPF_LD | BPF_W | BPF_ABS, (uint32_t)offset);
 }
 
-static void emit_rule(struct emitter *m, const struct rule *rule)
+/* Has the jump at "at" lead to what comes next. */
+static void land(struct emitter *m, size_t at, bool if_true)
 {
-	/* Little-endian: the low half of an argument comes first. */
-	emit_load(m, offsetof(struct seccomp_data, args) + rule->arg * sizeof(uint64_t));
-	switch ((enum op)(rule->op & ~IN_POD)) {
-	case IN_POD:
-	case ALWAYS:
-		break;
-	case EQUAL:
-		emit(m, BPF_JMP | BPF_JEQ | BPF_K, rule->value, 0, 1);
-		break;
-	case OTHER:
-		emit(m, BPF_JMP | BPF_JEQ | BPF_K, rule->value, 1, 0);
-		break;
-	case ABOVE:
-		emit(m, BPF_JMP | BPF_JGT | BPF_K, rule->value, 0, 1);
-		break;
-	case ANY_BIT:
-		emit(m, BPF_JMP | BPF_JSET | BPF_K, rule->value, 0, 1);
-		break;
-	}
-	emit_return(m, rule->error);
+	size_t distance = m->len - at - 1;
+
+	if (distance > UINT8_MAX)
+		m->too_far = true;
+	else if (at < m->max && if_true)
+		m->program[at].jt = (uint8_t)distance;
+	else if (at < m->max)
+		m->program[at].jf = (uint8_t)distance;
+}
+
+static void lead(struct emitter *m, size_t at, bool if_true, int verdict)
+{
+	if (verdict == NEXT)
+		return;
+	if (m->jumps_len == JUMPS_MAX)
+		m->too_far = true;
+	else
+		m->jumps[m->jumps_len++] =
+			(struct jump){.at = at, .if_true = if_true, .verdict = verdict};
+}
+
+static void emit_test(struct emitter *m, uint16_t test, uint32_t value, int yes, int no)
+{
+	emit(m, BPF_JMP | test | BPF_K, value);
+	lead(m, m->len - 1, true, yes);
+	lead(m, m->len - 1, false, no);
 }
 
 static bool is_in_force(const struct rule *rule, enum sandbox_place place)
@@ -231,23 +260,64 @@ static bool is_in_force(const struct rule *rule, enum sandbox_place place)
 	return !(rule->op & IN_POD) || place == SANDBOX_IN_POD;
 }
 
-/* All rules of one call, starting at rules[first]. */
-static void emit_call(struct emitter *m, size_t first)
+/* The next rule of the same call, after rules[i]; 0 none. */
+static size_t next_rule(const struct emitter *m, size_t i)
 {
-	for (size_t i = first; i < ARRAY_SIZE(rules) && rules[i].number == rules[first].number; i++)
+	int number = rules[i].number;
+
+	for (i++; i < ARRAY_SIZE(rules) && rules[i].number == number; i++)
 		if (is_in_force(&rules[i], m->place))
-			emit_rule(m, &rules[i]);
-	emit_return(m, ALLOW);
+			return i;
+	return 0;
 }
 
-/* Neighbouring calls with the same verdict: ALLOW, an errno, or BY_RULES and an index in rules. */
-enum { BY_RULES = 10000 };
+/* All rules of one call, of which rules[i] is the first. */
+static void emit_call(struct emitter *m, size_t i)
+{
+	int loaded = -1;
+	size_t next;
+
+	do {
+		const struct rule *rule = &rules[i];
+		int otherwise;
+
+		next = next_rule(m, i);
+		otherwise = next ? NEXT : ALLOW;
+		/* Little-endian: the low half of an argument comes first. */
+		if (loaded != rule->arg && (rule->op & ~IN_POD) != ALWAYS)
+			emit_load(m, offsetof(struct seccomp_data, args) +
+					     rule->arg * sizeof(uint64_t));
+		loaded = rule->arg;
+		switch ((enum op)(rule->op & ~IN_POD)) {
+		case IN_POD:
+		case ALWAYS:
+			emit_return(m, rule->error);
+			break;
+		case EQUAL:
+			emit_test(m, BPF_JEQ, rule->value, rule->error, otherwise);
+			break;
+		case OTHER:
+			emit_test(m, BPF_JEQ, rule->value, otherwise, rule->error);
+			break;
+		case ABOVE:
+			emit_test(m, BPF_JGT, rule->value, rule->error, otherwise);
+			break;
+		case ANY_BIT:
+			emit_test(m, BPF_JSET, rule->value, rule->error, otherwise);
+			break;
+		}
+		i = next;
+	} while (next);
+}
+
+/* Neighbouring calls with the same verdict. */
 struct range {
 	uint32_t first;
 	int verdict;
 };
 
-static size_t find_ranges(enum sandbox_place place, struct range ranges[static NR_NEWEST_KNOWN + 1])
+/* The last one begins after all that are known. */
+static size_t find_ranges(enum sandbox_place place, struct range ranges[static NR_NEWEST_KNOWN + 2])
 {
 	int verdicts[NR_NEWEST_KNOWN + 1];
 	size_t n = 0;
@@ -262,58 +332,104 @@ static size_t find_ranges(enum sandbox_place place, struct range ranges[static N
 	for (uint32_t nr = 0; nr <= NR_NEWEST_KNOWN; nr++)
 		if (nr == 0 || verdicts[nr] != verdicts[nr - 1])
 			ranges[n++] = (struct range){.first = nr, .verdict = verdicts[nr]};
+	ranges[n++] = (struct range){.first = NR_NEWEST_KNOWN + 1, .verdict = TOO_NEW};
 	return n;
 }
 
-/* A search tree: when a filter is installed the kernel runs it once for each call there is, to know
- * which are always allowed, and that is most of what a filter costs a box. */
+/* Whether all but a few single calls are allowed. ranges[n] is there. */
+static bool is_chain(const struct range *ranges, size_t n)
+{
+	size_t singles = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		if (ranges[i].verdict != ALLOW && ranges[i].first + 1 != ranges[i + 1].first)
+			return false;
+		singles += ranges[i].verdict != ALLOW;
+	}
+	return singles > 0 && singles <= CHAIN_MAX;
+}
+
+static void emit_chain(struct emitter *m, const struct range *ranges, size_t n)
+{
+	size_t last = n - 1;
+
+	while (ranges[last].verdict == ALLOW)
+		last--;
+	for (size_t i = 0; i <= last; i++)
+		if (ranges[i].verdict != ALLOW)
+			emit_test(m, BPF_JEQ, ranges[i].first, ranges[i].verdict,
+				  i == last ? ALLOW : NEXT);
+}
+
+/* A search tree: when a filter is installed the kernel also runs it once for each call there is, to
+ * know which are always allowed. ranges[n] is there; n is more than 1. */
 static void emit_tree(struct emitter *m, const struct range *ranges, size_t n)
 {
-	size_t at = m->len, left;
+	const uint32_t middle = (ranges[0].first + ranges[n].first) / 2;
+	size_t at = m->len, half = 1;
 
-	if (n == 1 && ranges->verdict >= BY_RULES) {
-		emit_call(m, (size_t)(ranges->verdict - BY_RULES));
-	} else if (n == 1) {
-		emit_return(m, ranges->verdict);
-	} else {
-		emit(m, BPF_JMP | BPF_JGE | BPF_K, ranges[n / 2].first, 0, 0);
-		emit_tree(m, ranges, n / 2);
-		left = m->len - at - 1;
-		if (left > UINT8_MAX)
-			m->too_far = true;
-		else if (at < m->max)
-			m->program[at].jt = (uint8_t)left;
-		emit_tree(m, ranges + n / 2, n - n / 2);
+	if (is_chain(ranges, n)) {
+		emit_chain(m, ranges, n);
+		return;
+	}
+	while (half + 1 < n && ranges[half].first < middle)
+		half++;
+	emit_test(m, BPF_JGE, ranges[half].first, n - half == 1 ? ranges[half].verdict : NEXT,
+		  half == 1 ? ranges[0].verdict : NEXT);
+	if (half > 1)
+		emit_tree(m, ranges, half);
+	if (n - half > 1) {
+		land(m, at, true);
+		emit_tree(m, ranges + half, n - half);
 	}
 }
 
-static void emit_prologue(struct emitter *m)
+static void emit_too_new(struct emitter *m)
 {
-	emit_load(m, offsetof(struct seccomp_data, arch));
-	emit(m, BPF_JMP | BPF_JEQ | BPF_K, ARCH, 1, 0);
-	emit(m, BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS, 0, 0);
-	emit_load(m, offsetof(struct seccomp_data, nr));
-	emit(m, BPF_JMP | BPF_JGT | BPF_K, NR_NEWEST_KNOWN, 0, 4);
 #ifdef X32_BIT
 	/* -1 is what a tracer sets to skip a call, not x32. */
-	emit(m, BPF_JMP | BPF_JEQ | BPF_K, 0xffffffff, 2, 0);
-	emit(m, BPF_JMP | BPF_JSET | BPF_K, X32_BIT, 0, 1);
-	emit(m, BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS, 0, 0);
-#else
-	emit(m, BPF_JMP | BPF_JA, 2, 0, 0);
-	emit_return(m, ENOSYS);
-	emit_return(m, ENOSYS);
+	emit_test(m, BPF_JEQ, 0xffffffff, ENOSYS, NEXT);
+	emit_test(m, BPF_JSET, X32_BIT, KILL, NEXT);
 #endif
 	emit_return(m, ENOSYS);
+}
+
+/* What is jumped to: first what leads on to something else, then the ends. */
+static void place_verdicts(struct emitter *m, bool ends)
+{
+	for (size_t i = 0; i < m->jumps_len; i++) {
+		const int verdict = m->jumps[i].verdict;
+
+		if (m->jumps[i].placed || (verdict < TOO_NEW) != ends)
+			continue;
+		for (size_t k = i; k < m->jumps_len; k++) {
+			if (m->jumps[k].verdict != verdict)
+				continue;
+			land(m, m->jumps[k].at, m->jumps[k].if_true);
+			m->jumps[k].placed = true;
+		}
+		if (verdict >= BY_RULES)
+			emit_call(m, (size_t)(verdict - BY_RULES));
+		else if (verdict == TOO_NEW)
+			emit_too_new(m);
+		else
+			emit_return(m, verdict);
+	}
 }
 
 int sandbox_seccomp_program(enum sandbox_place place, struct sock_filter *program, size_t max)
 {
 	struct emitter m = {.program = program, .max = max, .place = place};
-	struct range ranges[NR_NEWEST_KNOWN + 1];
+	struct range ranges[NR_NEWEST_KNOWN + 2];
+	size_t n = find_ranges(place, ranges);
 
-	emit_prologue(&m);
-	emit_tree(&m, ranges, find_ranges(place, ranges));
+	emit_load(&m, offsetof(struct seccomp_data, arch));
+	emit_test(&m, BPF_JEQ, ARCH, NEXT, KILL);
+	emit_load(&m, offsetof(struct seccomp_data, nr));
+	emit_test(&m, BPF_JGE, ranges[n - 1].first, TOO_NEW, NEXT);
+	emit_tree(&m, ranges, n - 1);
+	place_verdicts(&m, false);
+	place_verdicts(&m, true);
 	return m.len <= max && !m.too_far ? (int)m.len : -E2BIG;
 }
 

@@ -62,18 +62,13 @@ static int spread(void)
 		{"tmp/box", "box", 0700}, {"tmp/shm", "dev/shm", 01777}, {"tmp/tmp", "tmp", 01777}};
 	int r = 0;
 
-	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(parts); i++) {
-		int tree;
-
-		if (mkdir(parts[i].name, 0700) < 0 || chmod(parts[i].name, parts[i].mode) < 0 ||
-		    chown(parts[i].name, INSIDE_UID, INSIDE_UID) < 0)
-			return -1;
-		tree = open_tree(AT_FDCWD, parts[i].name, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-		if (tree < 0)
-			return -1;
-		r = move_mount(tree, "", AT_FDCWD, parts[i].target, MOVE_MOUNT_F_EMPTY_PATH);
-		(void)close(tree);
-	}
+	(void)umask(0);
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(parts); i++)
+		if (mkdir(parts[i].name, parts[i].mode) < 0 ||
+		    chown(parts[i].name, INSIDE_UID, INSIDE_UID) < 0 ||
+		    mount(parts[i].name, parts[i].target, NULL, MS_BIND, NULL) < 0)
+			r = -1;
+	(void)umask(022);
 	return r;
 }
 

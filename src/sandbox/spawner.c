@@ -55,9 +55,8 @@ static void refuse(struct spawner *s, const struct sandbox_header *h, int error,
 	union sandbox_event event = {
 		.error = {.request = h->type, .error = error < 0 ? -error : error}};
 	struct box named = {.index = h->box, .cookie = h->cookie};
-	size_t len;
+	size_t len = strnlen(why, sizeof(event.error.message) - 1);
 
-	len = strnlen(why, sizeof(event.error.message) - 1);
 	memcpy(event.error.message, why, len);
 	spawner_send(s, &event, sizeof(event.error), SANDBOX_REPLY_ERROR, &named);
 }
@@ -213,6 +212,7 @@ static void configure(struct spawner *s, const struct sandbox_configure *request
 		refuse(s, &request->h, r, e.msg);
 		end(s);
 	}
+	sys_unmap_code();
 	spawner_send(s, &event, sizeof(event.configured), SANDBOX_REPLY_CONFIGURED, NULL);
 }
 
@@ -386,18 +386,25 @@ static void reset_process(int control_fd)
 	(void)sys_close_range((unsigned int)control_fd + 1, ~0u, 0);
 }
 
-int spawner_serve(int control_fd)
+/* Nothing is in these pages. */
+__asm__(".pushsection .text\n.balign 4096\nspare_code: .skip 4096\n.popsection");
+extern char spare_code[] __attribute__((visibility("hidden")));
+static const char spare_constants[4096] __attribute__((aligned(4096)));
+
+int spawner_serve(struct spawner *s)
 {
-	static struct spawner s;
 	cpu_set_t cpus;
 
-	reset_process(control_fd);
-	s.control = control_fd;
+	reset_process(s->control);
+	/* Boxes are forks: each of their processes would fault for every 64 KiB of code and
+	 * constants that it touches, a tenth of what a box costs. */
+	sys_copy_tables_on_fork((uintptr_t)spare_code);
+	sys_copy_tables_on_fork((uintptr_t)spare_constants);
 	/* A machine with more than fit the set: to think of too many only means to look early. */
-	s.cpus = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? (unsigned int)CPU_COUNT(&cpus)
-								: CPU_SETSIZE;
+	s->cpus = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? (unsigned int)CPU_COUNT(&cpus)
+								 : CPU_SETSIZE;
 	for (unsigned int i = 0; i < SANDBOX_BOXES_MAX; i++)
-		box_init(&s.boxes[i], i);
+		box_init(&s->boxes[i], i);
 	for (;;)
-		wait_and_serve(&s);
+		wait_and_serve(s);
 }

@@ -16,6 +16,7 @@
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -26,6 +27,11 @@
 #endif
 #ifndef LANDLOCK_ACCESS_FS_IOCTL_DEV
 #define LANDLOCK_ACCESS_FS_IOCTL_DEV (1ULL << 15)
+#endif
+/* Linux 6.13, of files 6.15. */
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#define MADV_GUARD_REMOVE  103
 #endif
 
 static inline pid_t sys_clone3(struct clone_args *args)
@@ -74,4 +80,26 @@ static inline int sys_landlock_add_rule(int ruleset, unsigned int type, const vo
 static inline int sys_landlock_restrict_self(int ruleset)
 {
 	return (int)syscall(SYS_landlock_restrict_self, ruleset, 0u);
+}
+
+/* Has fork copy the page tables of the mapping around an unused page, as it does for one that ever
+ * had a guard page, where otherwise each child fills its own. Older kernels know no such pages, and
+ * nothing changes. */
+static inline void sys_copy_tables_on_fork(uintptr_t page)
+{
+	if (madvise((void *)page, 4096, MADV_GUARD_INSTALL) == 0)
+		(void)madvise((void *)page, 4096, MADV_GUARD_REMOVE);
+}
+
+/* Empties the page tables of the program's code. Only what is executed from here on is mapped
+ * again, by faults of 64 KiB each, and what is not need neither be copied for a child nor taken
+ * apart. */
+static inline void sys_unmap_code(void)
+{
+	/* Only a program has the first; what an interpreter loads has not. */
+	extern const char __executable_start[] __attribute__((weak, visibility("hidden"))), etext[];
+
+	if (__executable_start)
+		(void)madvise((void *)(uintptr_t)__executable_start,
+			      (size_t)(etext - __executable_start) & ~(size_t)4095, MADV_DONTNEED);
 }

@@ -57,7 +57,7 @@ def command(*args, **named):
     """The argument vector of one run. named: cpu="1s" becomes --cpu 1s."""
     argv = [OPTIONS.sandbox, "run", "--limits", OPTIONS.limits]
     if OPTIONS.untimed:  # what another limit is to stop must get there
-        named = {"cpu": "50s", "wall": "50s"} | named
+        named = {"cpu": "100s", "wall": "100s"} | named
     for key, value in named.items():
         for v in value if isinstance(value, list) else [value]:
             argv += ["--" + key.replace("_", "-")] + ([] if v is True else [v])
@@ -213,7 +213,8 @@ def memory_limit_stops_a_heap():
 @test
 def memory_limit_counts_children():
     # Not the clock, which would come if the parent were left to wait for what was killed.
-    limited(run("heap_child", memory="48MiB", disk="1MiB", wall="40s"), "memory", 125)
+    wall = "100s" if OPTIONS.untimed else "40s"
+    limited(run("heap_child", memory="48MiB", disk="1MiB", wall=wall), "memory", 125)
 
 
 @test
