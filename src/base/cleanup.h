@@ -27,10 +27,10 @@ static inline void cleanup_close(int *fd)
 {
 	int saved = errno;
 
-	if (*fd >= 0)
-		(void)close(*fd);
+	/* errno is not written in vain: in a process that was just forked that copies a page. */
+	if (*fd >= 0 && close(*fd) < 0)
+		errno = saved;
 	*fd = -EBADF;
-	errno = saved;
 }
 
 #define AUTO_FREE CLEANUP(cleanup_free)

@@ -68,7 +68,8 @@ struct runner_command {
 	char sandbox[PATH_MAX];
 	char user[32];
 	char cache_bytes[24];
-	char standby_bytes[24];
+	char standby_bytes[24], fork_bytes[24];
+	char residents[24];
 	char *argv[32];
 };
 
@@ -93,6 +94,9 @@ static int make_runner_command(const struct config *cfg, uid_t uid, gid_t gid,
 		       (long long)cfg->compile_cache_bytes);
 	(void)snprintf(c->standby_bytes, sizeof c->standby_bytes, "%lld",
 		       (long long)cfg->standby_bytes);
+	(void)snprintf(c->fork_bytes, sizeof c->fork_bytes, "%lld", (long long)cfg->fork_bytes);
+	(void)snprintf(c->residents, sizeof c->residents, "%lld",
+		       (long long)cfg->resident_compilers);
 	const char *const args[] = {
 		c->program,
 		"--languages",
@@ -109,6 +113,10 @@ static int make_runner_command(const struct config *cfg, uid_t uid, gid_t gid,
 		c->cache_bytes,
 		"--standby-bytes",
 		c->standby_bytes,
+		"--fork-bytes",
+		c->fork_bytes,
+		"--resident-compilers",
+		c->residents,
 		"--log-level",
 		log_level_name(cfg->log_level),
 	};

@@ -60,8 +60,10 @@ struct config {
 	int64_t tenant_burst;
 	int64_t cache_max_bytes;
 	int64_t compile_cache_bytes;
-	bool compile_cache_shared; /* between tenants */
-	int64_t standby_bytes;	   /* for interpreters that stand by, in each runner */
+	bool compile_cache_shared;  /* between tenants */
+	int64_t standby_bytes;	    /* for interpreters that stand by, in each runner */
+	int64_t fork_bytes;	    /* for those that tasks are forked of */
+	int64_t resident_compilers; /* programs that one compiles, all of one tenant */
 	int64_t connection_max;
 	int64_t connection_max_per_address; /* 0: as connection_max */
 	int64_t waiters_max;		    /* requests with ?wait= at one time */

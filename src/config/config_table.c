@@ -148,6 +148,11 @@ const struct config_key config_keys[] = {
 	 .help = "tenants share what was compiled: a hit then tells that somebody sent the same"},
 	NUMBER(CONFIG_BYTES, "standby_bytes", standby_bytes, 0, 1024 * GIB, "0",
 	       "memory of each runner for interpreters that are started beforehand; 0: none"),
+	NUMBER(CONFIG_BYTES, "fork_bytes", fork_bytes, 0, 1024 * GIB, "128MiB",
+	       "memory of each runner for interpreters that tasks are forked of; 0: none"),
+	NUMBER(CONFIG_INT, "resident_compilers", resident_compilers, 0, 1000000, "0",
+	       "programs of one tenant that a compiler is used for, where its language has such "
+	       "(java); takes from standby_bytes; 0: one"),
 	NUMBER(CONFIG_INT, "connection_max", connection_max, 1, 100000, "1000",
 	       "open connections of clients"),
 	NUMBER(CONFIG_INT, "connection_max_per_address", connection_max_per_address, 0, 100000, "0",

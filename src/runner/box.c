@@ -447,6 +447,28 @@ bool box_place(const struct box_pool *p, const struct box_use *u, struct box_pla
 	return true;
 }
 
+void box_pool_retire(struct box_pool *p)
+{
+	p->cfg.standbys = 0;
+}
+
+bool box_pool_is_unused(const struct box_pool *p)
+{
+	for (unsigned i = 0; i < p->cfg.boxes; i++) {
+		if (p->boxes[i].use)
+			return false;
+	}
+	return p->n_waiting == 0;
+}
+
+void box_pool_each_ready(const struct box_pool *p,
+			 void (*each)(void *ctx, const struct box_place *place), void *ctx)
+{
+	for (unsigned i = 0; i < p->cfg.boxes; i++)
+		if (p->boxes[i].state == BOX_READY)
+			each(ctx, &(struct box_place){i, p->boxes[i].init_pid});
+}
+
 void box_pool_stats(const struct box_pool *p, struct box_pool_stats *ret_stats)
 {
 	ret_stats->ready = p->count[BOX_READY];

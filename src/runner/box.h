@@ -68,6 +68,11 @@ int box_pool_new(uv_loop_t *loop, struct sandbox_client *client, const struct bo
 void box_pool_free(struct box_pool *p);
 DEFINE_CLEANUP(struct box_pool, box_pool_free);
 
+/* It prepares no more than are waited for. */
+void box_pool_retire(struct box_pool *p);
+/* No use is left. */
+bool box_pool_is_unused(const struct box_pool *p);
+
 void box_pool_stats(const struct box_pool *p, struct box_pool_stats *ret_stats);
 
 /* Which box a use has, and the first process in it, as the host numbers it. False where it has none
@@ -77,6 +82,10 @@ struct box_place {
 	uint32_t init_pid;
 };
 bool box_place(const struct box_pool *p, const struct box_use *u, struct box_place *ret_place);
+
+/* Each box that waits to be started. */
+void box_pool_each_ready(const struct box_pool *p,
+			 void (*each)(void *ctx, const struct box_place *place), void *ctx);
 
 /* Zero the use, then set ops and task. */
 void box_run(struct box_pool *p, struct box_use *u);

@@ -568,9 +568,33 @@ void connection_free(struct connection *c)
 	uv_close((uv_handle_t *)&c->lease, on_freed);
 }
 
+struct told_standbys {
+	Kiln__Standbys all[SANDBOX_BOXES_MAX], *each[SANDBOX_BOXES_MAX];
+};
+
+static void put_standbys(Kiln__Heartbeat *m, const struct standby_report *r,
+			 struct told_standbys *told)
+{
+	for (size_t i = 0; i < r->n; i++) {
+		Kiln__Standbys *to = told->each[i] = &told->all[i];
+
+		kiln__standbys__init(to);
+		to->language = r->sums[i].language->name;
+		to->compiles = r->sums[i].compiles;
+		to->ready = r->sums[i].n;
+		to->memory_bytes = r->sums[i].memory_bytes;
+		to->measured = r->sums[i].measured;
+	}
+	m->waiting = told->each;
+	m->n_waiting = r->n;
+	m->standby_used_bytes = r->used_bytes;
+	m->standby_budget_bytes = r->budget_bytes;
+}
+
 void connection_heartbeat(struct connection *c, const struct connection_counters *n)
 {
 	Kiln__Heartbeat m = KILN__HEARTBEAT__INIT;
+	struct told_standbys told;
 
 	m.slots = n->slots;
 	m.busy = n->busy;
@@ -579,6 +603,8 @@ void connection_heartbeat(struct connection *c, const struct connection_counters
 	m.cache_bytes = n->cache_bytes;
 	m.cache_hits = n->cache_hits;
 	m.cache_misses = n->cache_misses;
+	if (n->waiting)
+		put_standbys(&m, n->waiting, &told);
 	if (c->state != CONN_GREETING)
 		send_frame(c, KILN__FRAME__KIND_HEARTBEAT, &m);
 }

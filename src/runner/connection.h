@@ -16,6 +16,7 @@
 #include "base/err.h"
 #include "loop/defer.h"
 #include "runner/execution.h"
+#include "runner/standby_sum.h"
 #include "task/task.h"
 
 #include <stdbool.h>
@@ -49,6 +50,7 @@ struct connection_config {
 struct connection_counters {
 	unsigned slots, busy, standbys;
 	uint64_t tasks, cache_bytes, cache_hits, cache_misses;
+	const struct standby_report *waiting; /* interpreters; NULL: nothing is known of them */
 };
 
 /* Takes fd. Says HELLO. */

@@ -27,13 +27,22 @@ static bool replaced(const struct language *l, const char *name)
 	return false;
 }
 
-static int add(char **envp, size_t *n, const char *name, const char *value)
+int environment_add(char ***envp, const char *name, const char *value)
 {
-	if (asprintf(&envp[*n], "%s=%s", name, value) < 0) {
-		envp[*n] = NULL;
+	char **wider;
+	size_t n = 0;
+
+	while ((*envp)[n])
+		n++;
+	wider = realloc(*envp, (n + 2) * sizeof(*wider));
+	if (!wider)
+		return -ENOMEM;
+	*envp = wider;
+	wider[n + 1] = NULL;
+	if (asprintf(&wider[n], "%s=%s", name, value) < 0) {
+		wider[n] = NULL;
 		return -ENOMEM;
 	}
-	(*n)++;
 	return 0;
 }
 
@@ -41,20 +50,17 @@ DEFINE_CLEANUP(char *, environment_free);
 
 int environment_new(const struct language *l, char ***ret_envp, struct err *e)
 {
-	AUTO(environment_free)
-	char **envp = calloc(ARRAY_SIZE(fixed) + l->n_env + 1, sizeof(*envp));
-	size_t n = 0;
+	AUTO(environment_free) char **envp = calloc(1, sizeof(*envp));
+	int r = envp ? 0 : -ENOMEM;
 
-	if (!envp)
-		return err_set(e, -ENOMEM, "out of memory");
-	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++) {
-		if (!replaced(l, fixed[i].name) && add(envp, &n, fixed[i].name, fixed[i].value) < 0)
-			return err_set(e, -ENOMEM, "out of memory");
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(fixed); i++) {
+		if (!replaced(l, fixed[i].name))
+			r = environment_add(&envp, fixed[i].name, fixed[i].value);
 	}
-	for (size_t i = 0; i < l->n_env; i++) {
-		if (add(envp, &n, l->env[i].name, l->env[i].value) < 0)
-			return err_set(e, -ENOMEM, "out of memory");
-	}
+	for (size_t i = 0; r == 0 && i < l->n_env; i++)
+		r = environment_add(&envp, l->env[i].name, l->env[i].value);
+	if (r < 0)
+		return err_set(e, r, "out of memory");
 	*ret_envp = TAKE_PTR(envp);
 	return 0;
 }

@@ -61,6 +61,9 @@ struct execution {
 	bool standby;		     /* every box so far was ready when it was wanted */
 	struct bytes message;	     /* what a standby interpreter is to do */
 	bool may_stand_by, was_exec; /* this step: may have one; had one */
+	bool may_fork, was_fork;     /* this run: may be a fork of an interpreter; was one */
+	struct compiler *compiler;   /* that compiles it now, in place of a step */
+	bool was_resident;	     /* one of these has */
 
 	/* Why it is being ended before its time */
 	bool cancelled;
@@ -99,13 +102,16 @@ static void execution_end(struct execution *x)
 		.cancelled = x->cancelled && !x->fail_code,
 		.error_code = x->fail_code,
 		.error_message = x->fail_code ? x->fail_message : NULL,
-		.standby = x->was_exec	? "exec"
-			   : x->standby ? "sandbox"
-					: "none",
+		.standby = x->was_resident ? "resident"
+			   : x->was_exec   ? "exec"
+			   : x->was_fork   ? "fork"
+			   : x->standby	   ? "sandbox"
+					   : "none",
 	};
 
 	execution_move(x, EXEC_ENDED);
 	step_free(TAKE_PTR(x->step));
+	residents_leave(TAKE_PTR(x->compiler));
 	leave_cache(x, NULL);
 	x->ops->done(x->ctx, x, &end);
 }
@@ -175,6 +181,12 @@ static bool step_over(struct execution *x, const struct step_end *end)
 	return false;
 }
 
+/* What stood by died before the program reached it: nothing has happened yet. */
+static bool never_began(const struct execution *x, const struct step_end *end)
+{
+	return end->unused || (x->was_fork && end->failed && !end->started);
+}
+
 static void run_ended(void *ctx, struct step_end *end)
 {
 	struct execution *x = ctx;
@@ -187,10 +199,9 @@ static void run_ended(void *ctx, struct step_end *end)
 	struct task_run_result result = {0};
 	struct err e;
 
-	if (end->unused && !stopping(x)) {
-		/* The standby died before the program reached it: nothing has happened yet. */
+	if (never_began(x, end) && !stopping(x)) {
 		step_free(TAKE_PTR(x->step));
-		x->may_stand_by = false;
+		x->may_stand_by = x->may_fork = false;
 		run_start(x);
 		return;
 	}
@@ -228,7 +239,7 @@ static bool give_to_standby(struct execution *x, const struct standby_wish *wish
 
 	/* Without what the language makes beforehand its command is not whole. */
 	if (!x->env->standby || !x->may_stand_by || !wish->step->standby.argv ||
-	    (x->language->setup.commands && !wish->setup))
+	    wish->step->standby.fork || (x->language->setup.commands && !wish->setup))
 		return false;
 	bytes_fini(&x->message);
 	if (standby_message(args, n_args, archives, archives[1] >= 0 ? 2 : 1, &x->message) < 0)
@@ -262,6 +273,18 @@ static bool run_on_standby(struct execution *x)
 	return x->was_exec;
 }
 
+/* Those in which a fork of an interpreter waits, or those in which programs start. */
+static struct box_pool *boxes_of_run(struct execution *x)
+{
+	struct box_pool *forks = NULL;
+
+	if (x->env->zygotes && x->may_fork && !x->in.runs[x->run].cold)
+		forks = zygotes_ask(x->env->zygotes, x->language, x->in.tenant,
+				    x->in.program.entry);
+	x->was_fork = forks;
+	return forks ? forks : x->env->boxes;
+}
+
 static void run_start(struct execution *x)
 {
 	const struct task_run *run = &x->in.runs[x->run];
@@ -290,7 +313,11 @@ static void run_start(struct execution *x)
 	if (x->build && x->build->archive_fd >= 0)
 		spec.inputs[spec.n_inputs++] = x->build->archive_fd;
 	spec.argv = (const char *const *)argv;
-	r = step_start(x->env->loop, x->env->boxes, &spec, &run_ops, x, &x->step, &e);
+	r = step_start(x->env->loop, boxes_of_run(x), &spec, &run_ops, x, &x->step, &e);
+	if (r < 0 && x->was_fork) {
+		x->may_fork = false;
+		r = step_start(x->env->loop, boxes_of_run(x), &spec, &run_ops, x, &x->step, &e);
+	}
 	language_argv_free(argv);
 	if (r < 0)
 		end_failed(x, "sandbox_failed", e.msg);
@@ -298,7 +325,7 @@ static void run_start(struct execution *x)
 
 static void runs_begin(struct execution *x)
 {
-	x->may_stand_by = true;
+	x->may_stand_by = x->may_fork = true;
 	execution_move(x, EXEC_RUNNING);
 	run_start(x);
 }
@@ -373,6 +400,8 @@ static void compile_ended(void *ctx, struct step_end *end)
 	struct build *build = NULL;
 	struct err e;
 
+	x->was_resident = x->compiler && !end->unused;
+	x->compiler = NULL;
 	if (end->unused && !stopping(x)) {
 		step_free(TAKE_PTR(x->step));
 		x->may_stand_by = false;
@@ -398,21 +427,46 @@ static const struct step_ops compile_ops = {
 	.ended = compile_ended,
 };
 
+static struct standby_wish compile_wish(const struct execution *x)
+{
+	return (struct standby_wish){.language = x->language,
+				     .step = &x->language->compile,
+				     .setup = setup_of(x),
+				     .program = &x->in.program,
+				     .limits = &x->in.program.compile_limits};
+}
+
 /* Compiles it by a compiler that stands by, which takes the arguments of the plain one. */
 static bool compile_on_standby(struct execution *x, char *const *argv)
 {
 	static const struct bytes nothing;
-	const struct standby_wish wish = {.language = x->language,
-					  .step = &x->language->compile,
-					  .setup = setup_of(x),
-					  .program = &x->in.program,
-					  .limits = &x->in.program.compile_limits};
+	const struct standby_wish wish = compile_wish(x);
 	struct step_gift gift = {.ops = &compile_ops, .stdin_data = &nothing};
 	size_t n = 0;
 
 	while (argv[n])
 		n++;
 	return !x->in.runs[0].cold && give_to_standby(x, &wish, &gift, argv + 1, n - 1);
+}
+
+/* By a compiler that has worked for this tenant before, and will again. */
+static bool compile_on_resident(struct execution *x, char *const *argv)
+{
+	const struct standby_wish wish = compile_wish(x);
+	struct residents_wish w = {.wish = &wish,
+				   .tenant = x->in.tenant,
+				   .args = argv + 1,
+				   .archive = x->files_fd,
+				   .ops = &compile_ops,
+				   .ctx = x};
+
+	if (!x->env->residents || !x->may_stand_by || x->in.runs[0].cold ||
+	    (x->language->setup.commands && !wish.setup))
+		return false;
+	while (w.args[w.n_args])
+		w.n_args++;
+	x->compiler = residents_give(x->env->residents, &w);
+	return x->compiler;
 }
 
 static int compile_cold(struct execution *x, const char *const *argv, struct err *e)
@@ -443,7 +497,7 @@ static void compile_begin(struct execution *x)
 		end_failed(x, "runner_failed", err_text(r));
 		return;
 	}
-	if (!compile_on_standby(x, argv))
+	if (!compile_on_resident(x, argv) && !compile_on_standby(x, argv))
 		r = compile_cold(x, (const char *const *)argv, &e);
 	language_argv_free(argv);
 	if (r < 0)
@@ -600,6 +654,7 @@ void execution_free(struct execution *x)
 	if (!x)
 		return;
 	step_free(x->step);
+	residents_leave(x->compiler);
 	leave_cache(x, NULL);
 	build_unref(x->build);
 	buf_fini(&x->compile_output);

@@ -17,8 +17,10 @@
 #include "runner/cache.h"
 #include "runner/intake.h"
 #include "runner/probe.h"
+#include "runner/residents.h"
 #include "runner/setup.h"
 #include "runner/standby.h"
+#include "runner/zygote.h"
 #include "task/language.h"
 
 #include <stdbool.h>
@@ -34,8 +36,10 @@ struct execution_env {
 	struct cache *cache;
 	struct language_registry *languages;
 	struct probe *probe;
-	struct setup *setup; /* NULL: languages make nothing beforehand */
-	struct standby_pool *standby;
+	struct setup *setup;	      /* NULL: languages make nothing beforehand */
+	struct standby_pool *standby; /* NULL: none, as the next */
+	struct zygotes *zygotes;
+	struct residents *residents;
 	bool share_cache; /* builds are shared between tenants */
 };
 

@@ -20,6 +20,8 @@
 /* More than any machine has: the kernel's way to say that there is no limit. */
 #define NO_LIMIT_BYTES (UINT64_C(1) << 60)
 
+enum { PLACES = 4 }; /* of interpreters to fork: three tenants, and the next of one of them */
+
 int isolation_drop_privileges(const struct runner_options *o, struct err *e)
 {
 	if (geteuid() == 0) {
@@ -34,6 +36,12 @@ int isolation_drop_privileges(const struct runner_options *o, struct err *e)
 	return 0;
 }
 
+/* Those that run, as many that wait, and one that is being cleared away. */
+unsigned isolation_place_boxes(const struct runner_options *o)
+{
+	return 2 * o->slots + 1;
+}
+
 static int start_spawner(const struct runner_options *o, const struct language_registry *languages,
 			 const char *setup_dir, unsigned boxes, bool pod,
 			 struct sandbox_client **ret_spawner, struct err *e)
@@ -46,6 +54,8 @@ static int start_spawner(const struct runner_options *o, const struct language_r
 		.uid_base = o->uid_base,
 		.rung = o->rung,
 		.flags = pod ? SANDBOX_CONFIGURE_POD : 0,
+		.places = pod || o->fork_bytes == 0 ? 0 : PLACES,
+		.place_boxes = isolation_place_boxes(o),
 	};
 	int r = profile_new(languages, setup_dir, &binds, &options.bind_count, e);
 

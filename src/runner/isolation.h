@@ -30,4 +30,7 @@ int isolation_start(const struct runner_options *o, const struct language_regist
 int isolation_drop_privileges(const struct runner_options *o, struct err *e);
 
 /* As results have it. The texts are constant. */
+/* Boxes of an interpreter that tasks are forked of. */
+unsigned isolation_place_boxes(const struct runner_options *o);
+
 void isolation_describe(const struct isolation *i, struct task_isolation *ret);

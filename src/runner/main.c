@@ -13,6 +13,7 @@
 #include "runner/derive.h"
 #include "runner/key.h"
 #include "runner/runner.h"
+#include "runner/zygote.h"
 #include "sandbox/client.h"
 #include "sandbox/walls.h"
 
@@ -60,6 +61,14 @@ static const char usage_text[] =
 	"  --share-compile-cache   tenants share what was compiled\n"
 	"  --standby-bytes N       memory for interpreters that are started beforehand, by what\n"
 	"                          language files say that one costs; 0, the default: none\n"
+	"  --fork-bytes N          memory for interpreters that tasks are forked of, by what "
+	"language\n"
+	"                          files say that a fork costs (default: 128MiB); 0: none\n"
+	"  --fork-tasks N          tasks that are forked of one interpreter before another takes "
+	"its\n"
+	"                          place (default: 10000)\n"
+	"  --resident-compilers N  compilers stay for up to N programs of one tenant, where the\n"
+	"                          language has such; within --standby-bytes (default: 0, none)\n"
 	"  --lease TIME            kill the tasks of a scheduler that is silent for so long,\n"
 	"                          until it names a lease of its own (default: 15s)\n"
 	"  --log-level LEVEL       debug, info, warn or error (default: info)\n"
@@ -83,6 +92,9 @@ enum option_id {
 	OPT_CACHE_BYTES,
 	OPT_SHARE_CACHE,
 	OPT_STANDBY_BYTES,
+	OPT_FORK_BYTES,
+	OPT_FORK_TASKS,
+	OPT_RESIDENT_COMPILERS,
 	OPT_LEASE,
 	OPT_LOG_LEVEL,
 	OPT_HELP,
@@ -107,6 +119,9 @@ static const struct option long_options[] = {
 	{"compile-cache-bytes", required_argument, NULL, OPT_CACHE_BYTES},
 	{"share-compile-cache", no_argument, NULL, OPT_SHARE_CACHE},
 	{"standby-bytes", required_argument, NULL, OPT_STANDBY_BYTES},
+	{"fork-bytes", required_argument, NULL, OPT_FORK_BYTES},
+	{"fork-tasks", required_argument, NULL, OPT_FORK_TASKS},
+	{"resident-compilers", required_argument, NULL, OPT_RESIDENT_COMPILERS},
 	{"lease", required_argument, NULL, OPT_LEASE},
 	{"log-level", required_argument, NULL, OPT_LOG_LEVEL},
 	{"help", no_argument, NULL, OPT_HELP},
@@ -121,6 +136,16 @@ static int number(const char *text, uint64_t min, uint64_t max, uint64_t *ret, s
 	return r < 0 ? err_set(e, -EINVAL, "\"%s\" is not a number from %llu to %llu", text,
 			       (unsigned long long)min, (unsigned long long)max)
 		     : 0;
+}
+
+static int size(const char *text, size_t *ret_size, struct err *e)
+{
+	uint64_t n;
+
+	if (str_to_bytes(text, &n) < 0 || n > SIZE_MAX / 2)
+		return err_set(e, -EINVAL, "\"%s\" is not a size", text);
+	*ret_size = (size_t)n;
+	return 0;
 }
 
 static int parse_user(const char *text, struct runner_options *o, struct err *e)
@@ -192,6 +217,11 @@ static int set_number(int id, struct runner_options *o, struct err *e)
 		if (r == 0)
 			o->slots = (unsigned)n;
 		return r;
+	case OPT_RESIDENT_COMPILERS:
+		r = number(optarg, 0, RUNNER_RESIDENT_MAX, &n, e);
+		if (r == 0)
+			o->resident_compilers = (unsigned)n;
+		return r;
 	case OPT_UID_BASE:
 		r = number(optarg, 0, UINT32_MAX - 1024, &n, e);
 		if (r == 0)
@@ -199,12 +229,14 @@ static int set_number(int id, struct runner_options *o, struct err *e)
 		return r;
 	case OPT_MAX_TASKS:
 		return number(optarg, 0, INT64_MAX, &o->max_tasks, e);
+	case OPT_FORK_TASKS:
+		return number(optarg, 1, INT32_MAX, &o->fork_tasks, e);
 	case OPT_CACHE_BYTES:
+		return size(optarg, &o->cache_bytes, e);
 	case OPT_STANDBY_BYTES:
-		if (str_to_bytes(optarg, &n) < 0 || n > SIZE_MAX / 2)
-			return err_set(e, -EINVAL, "\"%s\" is not a size", optarg);
-		*(id == OPT_CACHE_BYTES ? &o->cache_bytes : &o->standby_bytes) = (size_t)n;
-		return 0;
+		return size(optarg, &o->standby_bytes, e);
+	case OPT_FORK_BYTES:
+		return size(optarg, &o->fork_bytes, e);
 	default:
 		if (str_to_ms(optarg, &o->lease_ms) < 0 || o->lease_ms < 1)
 			return err_set(e, -EINVAL, "\"%s\" is not a time", optarg);
@@ -381,6 +413,8 @@ int main(int argc, char **argv)
 	struct runner_options o = {
 		.connection_fd = -EBADF,
 		.slots = 1,
+		.fork_bytes = (size_t)128 << 20,
+		.fork_tasks = ZYGOTE_FORKS_MAX,
 		.uid_base = DEFAULT_UID_BASE,
 		.cache_bytes = (size_t)256 << 20,
 		.lease_ms = 15000,

@@ -25,7 +25,7 @@ struct check {
 	int64_t exit_status;
 	int signal;
 	bool timed_out;
-	struct toolchain *toolchain; /* NULL: no memory for it */
+	struct toolchain *toolchain; /* NULL: it said nothing in time, or no memory for it */
 	bool identified;
 	bool untold; /* its identity could not be told when last asked for */
 };
@@ -92,12 +92,20 @@ static void check_conclude(struct check *c)
 	struct language *l = c->language;
 	const char *line;
 
+	/* Its programs are there, and the host is slow. What it makes is not kept: for that it
+	 * would have to be told from another. */
+	if (c->timed_out) {
+		log_warn("runner", "a language's version command took too long",
+			 LOG_STR("language", l->name), LOG_INT("timeout_ms", PROBE_TIMEOUT_MS));
+		(void)language_set_status(l, true, NULL);
+		return;
+	}
 	if (l->compile.argv || l->setup.commands)
 		remember_toolchain(c);
-	if (c->timed_out || c->signal != 0 || c->exit_status != 0) {
+	if (c->signal != 0 || c->exit_status != 0) {
 		log_warn("runner", "a language's version command failed",
 			 LOG_STR("language", l->name), LOG_INT("exit_code", c->exit_status),
-			 LOG_INT("signal", c->signal), LOG_INT("timed_out", c->timed_out));
+			 LOG_INT("signal", c->signal));
 		(void)language_set_status(l, false, NULL);
 		return;
 	}
@@ -314,7 +322,7 @@ bool probe_identity(struct probe *p, const struct language *l,
 	if (c->toolchain)
 		r = toolchain_identity(c->toolchain, ret_identity, &e);
 	else
-		(void)err_set(&e, r, "out of memory");
+		(void)err_set(&e, r, c->timed_out ? "its version is not known" : "out of memory");
 	if (r < 0) {
 		identity_untold(c, e.msg);
 		return false;

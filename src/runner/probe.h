@@ -4,7 +4,8 @@
 /*
  * Which languages are there: looks for the programs that a language names by absolute path, runs
  * its version command, all of them side by side, and writes what it found into the registry. The
- * commands are the operator's own toolchains and run without a sandbox, in a clean environment.
+ * commands are the operator's own toolchains and run without a sandbox, in a clean environment. One
+ * that fails is not there; one that says nothing in time is, and its version is not known.
  *
  * Also tells one toolchain from another for the compile cache (toolchain.h), as it is at the moment
  * of asking: compilers may be upgraded while a runner lives.

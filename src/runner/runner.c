@@ -13,8 +13,10 @@
 #include "runner/listener.h"
 #include "runner/peers.h"
 #include "runner/probe.h"
+#include "runner/residents.h"
 #include "runner/setup.h"
-#include "runner/standby.h"
+#include "runner/standby_sum.h"
+#include "runner/zygote.h"
 #include "sandbox/client.h"
 
 #include <errno.h>
@@ -25,8 +27,8 @@
 #include <unistd.h>
 
 enum {
-	HEARTBEAT_MS = 1000,	     /* while something changes */
-	HEARTBEAT_IDLE_US = 5000000, /* while nothing does */
+	HEARTBEAT_MS = 1000,	  /* while something changes */
+	HEARTBEAT_IDLE_MS = 5000, /* while nothing does */
 	FLUSH_STEP_MS = 10,
 	FLUSH_MAX_MS = 1000,
 	DESCRIPTORS_SPARE = 256, /* for everything that is not a build in the cache */
@@ -43,6 +45,11 @@ struct runner {
 	uint64_t max_tasks; /* 0: any number */
 	struct box_pool *boxes;
 	struct standby_pool *standby;
+	struct zygotes *zygotes;
+	char *library;	       /* path of kiln-zygote.so */
+	struct charge *charge; /* NULL: the host counts no memory */
+	struct standby_report waiting;
+	struct residents *residents;
 	struct cache *cache;
 	struct probe *probe;
 	char *setup_dir; /* NULL: none */
@@ -59,8 +66,7 @@ struct runner {
 	int64_t flush_until_us;
 	enum runner_exit exit_code;
 	struct connection_counters told; /* in the last heartbeat */
-	int64_t told_us;
-	int64_t ticked_us; /* monotonic: the heartbeat timer's last tick */
+	int64_t ticked_us;		 /* monotonic: the heartbeat timer's last tick, or start */
 };
 
 /* ---- the end ---- */
@@ -82,7 +88,9 @@ static void stop_now(struct runner *r)
 	peers_free(TAKE_PTR(r->peers));
 	setup_free(TAKE_PTR(r->setup));
 	probe_free(TAKE_PTR(r->probe));
+	residents_free(TAKE_PTR(r->residents));
 	standby_pool_free(TAKE_PTR(r->standby));
+	zygotes_free(TAKE_PTR(r->zygotes));
 	box_pool_free(TAKE_PTR(r->boxes));
 	defer_close(TAKE_PTR(r->defer));
 	close_handle((uv_handle_t *)&r->heartbeat, NULL);
@@ -142,9 +150,12 @@ static void on_account(uv_signal_t *handle, int signal)
 	(void)signal;
 	if (r->stopping)
 		return;
-	account_tell(
-		&(struct account_of){.standby = r->standby, .setup = r->setup, .busy = r->busy},
-		++r->accounts);
+	account_tell(&(struct account_of){.standby = r->standby,
+					  .zygotes = r->zygotes,
+					  .residents = r->residents,
+					  .setup = r->setup,
+					  .busy = r->busy},
+		     ++r->accounts);
 }
 
 static void on_spawner_lost(void *ctx, const char *message)
@@ -163,19 +174,28 @@ static void on_spawner_lost(void *ctx, const char *message)
 
 /* ---- the connection ---- */
 
-static bool used_up(const struct runner *r, uint64_t tasks)
+static void on_tick(uv_timer_t *timer);
+
+static void tick_every(struct runner *r, uint64_t ms)
 {
-	return r->max_tasks && tasks >= r->max_tasks;
+	if (uv_timer_get_repeat(&r->heartbeat) == ms)
+		return;
+	r->ticked_us = clock_monotonic_us();
+	(void)uv_timer_start(&r->heartbeat, on_tick, ms, ms);
 }
 
 static bool take_slot(void *ctx)
 {
 	struct runner *r = ctx;
 
-	if (r->draining || r->busy == r->place.slots || used_up(r, r->taken))
+	if (r->draining || r->busy == r->place.slots)
 		return false;
 	r->busy++;
 	r->taken++;
+	tick_every(r, HEARTBEAT_MS);
+	/* Said before it is through with its last, so that nobody sends another meanwhile. */
+	if (r->max_tasks && r->taken == r->max_tasks)
+		drain(r);
 	return true;
 }
 
@@ -185,10 +205,9 @@ static void give_slot(void *ctx)
 
 	r->busy--;
 	r->tasks++;
+	tick_every(r, HEARTBEAT_MS);
 	if (r->standby)
 		standby_poke(r->standby);
-	if (used_up(r, r->tasks))
-		drain(r);
 	if (r->draining && r->busy == 0)
 		stop_flushed(r);
 }
@@ -210,9 +229,8 @@ static bool nothing_changed(const struct connection_counters *a,
 	       a->cache_hits == b->cache_hits && a->cache_misses == b->cache_misses;
 }
 
-static void count(void *ctx, struct connection_counters *ret_counters)
+static void count(const struct runner *r, struct connection_counters *ret_counters)
 {
-	struct runner *r = ctx;
 	struct box_pool_stats boxes;
 	struct cache_stats cache;
 
@@ -221,7 +239,8 @@ static void count(void *ctx, struct connection_counters *ret_counters)
 	*ret_counters = (struct connection_counters){
 		.slots = r->draining ? 0 : r->place.slots,
 		.busy = r->busy,
-		.standbys = boxes.ready + (r->standby ? standby_ready(r->standby) : 0),
+		.standbys = boxes.ready + (r->standby ? standby_ready(r->standby) : 0) +
+			    (r->zygotes ? zygotes_ready(r->zygotes) : 0),
 		.tasks = r->tasks,
 		.cache_bytes = cache.bytes,
 		.cache_hits = cache.hits,
@@ -229,31 +248,42 @@ static void count(void *ctx, struct connection_counters *ret_counters)
 	};
 }
 
-static void send_heartbeat(struct runner *r)
+/* With what costs more to know. */
+static void count_all(void *ctx, struct connection_counters *ret_counters)
 {
-	struct connection_counters now;
+	struct runner *r = ctx;
+	const struct standby_sources from = {.pool = r->standby,
+					     .zygotes = r->zygotes,
+					     .charge = r->charge,
+					     .budget_bytes =
+						     r->o->standby_bytes + r->o->fork_bytes};
 
-	count(r, &now);
-	if (nothing_changed(&now, &r->told) &&
-	    clock_monotonic_us() - r->told_us < HEARTBEAT_IDLE_US)
+	count(r, ret_counters);
+	if (!r->standby && !r->zygotes)
 		return;
-	r->told = now;
-	r->told_us = clock_monotonic_us();
-	peers_heartbeat(r->peers);
+	standby_report(&from, &r->waiting);
+	ret_counters->waiting = &r->waiting;
 }
 
 /* A tick that is late tells of a process that stood still, and has heard nobody meanwhile. */
 static void on_tick(uv_timer_t *timer)
 {
 	struct runner *r = timer->data;
+	const int64_t every_us = (int64_t)uv_timer_get_repeat(timer) * 1000;
 	int64_t now_us = clock_monotonic_us();
+	struct connection_counters now;
+	bool changed;
 
 	if (!r->peers)
 		return;
-	send_heartbeat(r);
-	if (now_us - r->ticked_us < 2 * HEARTBEAT_MS * INT64_C(1000))
+	count(r, &now);
+	changed = !nothing_changed(&now, &r->told);
+	r->told = now;
+	peers_heartbeat(r->peers);
+	if (now_us - r->ticked_us < every_us + HEARTBEAT_MS * INT64_C(1000))
 		peers_drop_silent(r->peers);
 	r->ticked_us = now_us;
+	tick_every(r, changed ? HEARTBEAT_MS : HEARTBEAT_IDLE_MS);
 }
 
 static void on_accepted(void *ctx, int fd)
@@ -282,7 +312,7 @@ static int start_peers(struct runner *r, struct err *e)
 		.take_slot = take_slot,
 		.give_slot = give_slot,
 		.drain = drain,
-		.count = count,
+		.count = count_all,
 		.ended = on_connection_ended,
 		.ctx = r,
 	};
@@ -309,8 +339,7 @@ static void on_probed(void *ctx)
 		stop_now(r);
 		return;
 	}
-	r->ticked_us = clock_monotonic_us();
-	(void)uv_timer_start(&r->heartbeat, on_tick, HEARTBEAT_MS, HEARTBEAT_MS);
+	tick_every(r, HEARTBEAT_MS);
 	log_info("runner", "runner is ready", LOG_STR("name", r->o->name),
 		 LOG_STR("listen", r->o->listen ? r->o->listen : ""),
 		 LOG_INT("slots", r->place.slots), LOG_STR("isolation", r->isolation.level),
@@ -329,7 +358,7 @@ static unsigned standbys(const struct runner_options *o)
 /* With an interpreter in each: those that wait, and those that are being cleared away. */
 static unsigned interpreters(const struct runner_options *o)
 {
-	unsigned room = SANDBOX_BOXES_MAX - 2 * o->slots - standbys(o);
+	unsigned room = SANDBOX_BOXES_NURSING - 2 * o->slots - standbys(o);
 
 	if (o->standby_bytes == 0)
 		return 0;
@@ -355,17 +384,21 @@ static size_t raise_descriptors(void)
 	return limit.rlim_cur > DESCRIPTORS_SPARE ? (size_t)limit.rlim_cur - DESCRIPTORS_SPARE : 0;
 }
 
+static const struct sandbox_limits expected = {
+	.cpu_usec = 5000000,
+	.wall_usec = 15000000,
+	.memory_bytes = UINT64_C(256) << 20,
+	.disk_bytes = UINT64_C(64) << 20,
+	.processes = 64,
+	.open_files = 256,
+};
+
 static int start_boxes(struct runner *r, struct err *e)
 {
 	const struct box_pool_config cfg = {
 		.boxes = box_count(r->o),
 		.standbys = standbys(r->o),
-		.expected = {.cpu_usec = 5000000,
-			     .wall_usec = 15000000,
-			     .memory_bytes = UINT64_C(256) << 20,
-			     .disk_bytes = UINT64_C(64) << 20,
-			     .processes = 64,
-			     .open_files = 256},
+		.expected = expected,
 		.lost = on_spawner_lost,
 		.ctx = r,
 	};
@@ -389,10 +422,76 @@ static int start_standby(struct runner *r, struct err *e)
 		.idle = has_free_slot,
 		.ctx = r,
 	};
+	int code;
 
 	/* Interpreters would share the work directory with the task. */
-	return cfg.max > 0 && !r->place.pod
-		       ? standby_pool_new(&r->loop, r->boxes, &cfg, &r->standby, e)
+	if (r->o->standby_bytes + r->o->fork_bytes == 0 || r->place.pod)
+		return 0;
+	code = charge_open("/proc", &r->charge, e);
+	return code < 0 || cfg.max == 0
+		       ? code
+		       : standby_pool_new(&r->loop, r->boxes, &cfg, &r->standby, e);
+}
+
+/* Beside the sandbox's program, or where it is installed. */
+static char *find_library(const struct runner *r)
+{
+	static const char *const places[] = {"", "/../lib/kiln"};
+	const char *slash = strrchr(r->o->sandbox, '/');
+	int dir = slash ? (int)(slash - r->o->sandbox) : 0;
+
+	for (size_t i = 0; slash && i < ARRAY_SIZE(places); i++) {
+		char *path = NULL, *real;
+
+		if (asprintf(&path, "%.*s%s/kiln-zygote.so", dir, r->o->sandbox, places[i]) < 0)
+			return NULL;
+		real = realpath(path, NULL);
+		free(path);
+		if (real)
+			return real;
+	}
+	return NULL;
+}
+
+/* Tasks start as usual where there can be none. */
+static void start_zygotes(struct runner *r)
+{
+	struct zygotes_config cfg = {
+		.loop = &r->loop,
+		.nursery = sandbox_client_nursery(r->place.spawner),
+		.languages = r->o->languages,
+		.library = r->library = find_library(r),
+		.in_force = sandbox_client_in_force(r->place.spawner),
+		.ready = r->o->slots,
+		.budget_bytes = r->o->fork_bytes,
+		.forks_max = r->o->fork_tasks,
+		.expected = expected,
+	};
+	const char *why = sandbox_client_no_nursery(r->place.spawner);
+	struct err e;
+
+	if (cfg.nursery && !cfg.library)
+		why = "kiln-zygote.so is not beside kiln-sandbox";
+	else if (cfg.nursery && zygotes_new(&cfg, &r->zygotes, &e) < 0)
+		why = e.msg;
+	if (why[0])
+		log_info("runner", "no tasks are forked of interpreters", LOG_STR("reason", why));
+}
+
+static int start_residents(struct runner *r, struct err *e)
+{
+	const struct residents_config cfg = {
+		.programs = r->o->resident_compilers,
+		.max_tenant = r->o->slots,
+		.room = r->standby,
+	};
+
+	/* One tenant's programs could make its compiler lie about the next of them, and another
+	 * tenant would run what it said. */
+	if (cfg.programs > 0 && r->o->share_cache)
+		log_warn("runner", "no compiler stays: tenants share what is compiled");
+	return cfg.programs > 0 && cfg.room && !r->o->share_cache
+		       ? residents_new(&r->loop, r->boxes, &cfg, &r->residents, e)
 		       : 0;
 }
 
@@ -409,6 +508,10 @@ static int start_parts(struct runner *r, struct err *e)
 	if (code == 0)
 		code = start_standby(r, e);
 	if (code == 0)
+		start_zygotes(r);
+	if (code == 0)
+		code = start_residents(r, e);
+	if (code == 0)
 		code = probe_new(&r->loop, r->languages, on_probed, r, &r->probe, e);
 	if (code == 0 && r->setup_dir)
 		code = setup_new(&r->loop, r->languages, r->probe, &r->setup, e);
@@ -422,6 +525,8 @@ static int start_parts(struct runner *r, struct err *e)
 		.probe = r->probe,
 		.setup = r->setup,
 		.standby = r->standby,
+		.zygotes = r->zygotes,
+		.residents = r->residents,
 		.share_cache = r->o->share_cache,
 	};
 	return 0;
@@ -458,6 +563,7 @@ static int run_loop(struct runner *r, struct err *e)
 	(void)uv_run(&r->loop, UV_RUN_DEFAULT);
 	(void)uv_loop_close(&r->loop);
 	cache_free(r->cache);
+	charge_close(r->charge);
 	return code;
 }
 
@@ -484,6 +590,7 @@ int runner_run(const struct runner_options *o, enum runner_exit *ret_exit, struc
 	sandbox_client_free(r.place.spawner);
 	language_registry_free(r.languages);
 	free(r.setup_dir);
+	free(r.library);
 	cleanup_close(&r.fd);
 	if (code < 0)
 		return code;

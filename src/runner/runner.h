@@ -23,7 +23,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum { RUNNER_SLOTS_MAX = 8 };
+enum { RUNNER_SLOTS_MAX = 8, RUNNER_RESIDENT_MAX = 1000000 };
 
 enum runner_exit {
 	RUNNER_EXIT_OK = 0,
@@ -59,7 +59,10 @@ struct runner_options {
 	uint64_t max_tasks; /* after which it ends; 0: any number */
 	size_t cache_bytes;
 	bool share_cache;
-	size_t standby_bytes; /* for interpreters that stand by; 0: none does */
+	uint64_t fork_tasks;	     /* of one interpreter, before another takes its place */
+	size_t standby_bytes;	     /* for interpreters that stand by; 0: none does */
+	size_t fork_bytes;	     /* for those that tasks are forked of; 0: none are */
+	unsigned resident_compilers; /* programs of one tenant that one is used for; 0: none is */
 	int64_t lease_ms;
 };
 

@@ -56,8 +56,8 @@ struct standby_pool {
 	struct box_pool *boxes;
 	struct standby_config cfg;
 	struct list kinds;
-	unsigned n;
-	uint64_t bytes;
+	unsigned n, reserved; /* with those that others have */
+	uint64_t bytes, reserved_bytes;
 	struct standby *booting; /* one at a time */
 	uv_timer_t refill_timer, look_timer;
 	int handles;
@@ -251,6 +251,43 @@ static bool make_room(struct standby_pool *p, const struct kind *k)
 	return true;
 }
 
+static struct standby *least_used(const struct standby_pool *p)
+{
+	struct kind *k, *oldest = NULL;
+
+	LIST_FOREACH (k, &p->kinds, link) {
+		if (k->n > 0 && (!oldest || k->used_us < oldest->used_us))
+			oldest = k;
+	}
+	return oldest ? LIST_FIRST(&oldest->waiting, struct standby, link) : NULL;
+}
+
+bool standby_reserve(struct standby_pool *p, uint64_t bytes)
+{
+	if (p->reserved == p->cfg.max || p->reserved_bytes + bytes > p->cfg.budget_bytes)
+		return false;
+	while (p->n >= p->cfg.max || p->bytes + bytes > p->cfg.budget_bytes) {
+		struct standby *s = least_used(p);
+
+		if (!s)
+			return false;
+		standby_end(s);
+	}
+	p->n++;
+	p->reserved++;
+	p->bytes += bytes;
+	p->reserved_bytes += bytes;
+	return true;
+}
+
+void standby_give_back(struct standby_pool *p, uint64_t bytes)
+{
+	p->n--;
+	p->reserved--;
+	p->bytes -= bytes;
+	p->reserved_bytes -= bytes;
+}
+
 static void refill(struct standby_pool *p)
 {
 	int64_t now_us = clock_monotonic_us();
@@ -298,7 +335,7 @@ static void look(uv_timer_t *timer)
 		if (wanted(p, k, now_us) == 0)
 			kind_flush(k);
 	}
-	if (p->n == 0)
+	if (p->n == p->reserved)
 		(void)uv_timer_stop(&p->look_timer);
 	refill_later(p, REFILL_LATER_MS);
 }
@@ -406,6 +443,11 @@ unsigned standby_ready(const struct standby_pool *p)
 	LIST_FOREACH (k, &p->kinds, link)
 		n += k->n_ready;
 	return n;
+}
+
+uint64_t standby_bytes(const struct standby_pool *p)
+{
+	return p->bytes;
 }
 
 void standby_each(const struct standby_pool *p,

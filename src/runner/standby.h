@@ -62,10 +62,18 @@ DEFINE_CLEANUP(struct standby_pool, standby_pool_free);
  * learns from the wish. */
 struct step *standby_take(struct standby_pool *p, const struct standby_wish *w);
 
+/* Room for something else of the kind: counts in the numbers and the memory of the standbys, of
+ * which those that nobody asked for longest make way. False where there is not enough. */
+bool standby_reserve(struct standby_pool *p, uint64_t bytes);
+void standby_give_back(struct standby_pool *p, uint64_t bytes);
+
 /* A task has ended: now may be the time to start some. */
 void standby_poke(struct standby_pool *p);
 
 unsigned standby_ready(const struct standby_pool *p);
+
+/* What those that wait or boot count for, by what languages say that one costs. */
+uint64_t standby_bytes(const struct standby_pool *p);
 
 /* One that waits, or boots: what it was started for, and where. */
 struct standby_view {

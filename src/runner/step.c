@@ -5,6 +5,7 @@
 #include "base/str.h"
 #include "runner/feed.h"
 #include "runner/output.h"
+#include "runner/watch.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,14 +20,6 @@ enum {
 	BOOT_CPU_MS = 60 * 1000,
 };
 
-/* Where a step that waits says that it is ready, and that it has read what it was given: a byte
- * each. Outlives the step until the loop has closed the handle. */
-struct sign {
-	uv_poll_t poll;
-	int fd;
-	struct step *step; /* NULL once freed */
-};
-
 struct step {
 	uv_loop_t *loop;
 	struct box_pool *boxes;
@@ -35,10 +28,11 @@ struct step {
 	struct box_use use;
 	struct output *output;
 	struct feed *feed;
-	bool waits;  /* nothing is given to it yet */
-	bool begun;  /* it has read what it was given, or said something since */
-	bool unused; /* it ended before that */
-	struct sign *sign;
+	bool waits;	    /* nothing is given to it yet */
+	bool begun;	    /* it has read what it was given, or said something since */
+	bool unused;	    /* it ended before that */
+	struct watch *sign; /* where a step that waits says that it is ready, and that it has read
+			     * what it was given: a byte each */
 	int stdin_fd, given_fd; /* to write to, of a step that waits */
 	struct feed *given;	/* what it is to do, on its way */
 	struct step_gift gift;
@@ -72,6 +66,14 @@ void step_sandbox_limits(const struct task_limits *l, struct sandbox_limits *ret
 	};
 }
 
+void step_waiting_limits(const struct task_limits *l, struct sandbox_limits *ret_limits)
+{
+	step_sandbox_limits(l, ret_limits);
+	ret_limits->cpu_usec = BOOT_CPU_MS * UINT64_C(1000);
+	ret_limits->wall_usec = WAIT_WALL_MS * UINT64_C(1000);
+	ret_limits->waits = 1;
+}
+
 static void close_given(struct step *s)
 {
 	cleanup_close(&s->job_fd);
@@ -84,6 +86,7 @@ static void step_ended(struct step *s)
 	struct step_end end = {
 		.failed = s->failed[0] ? s->failed : NULL,
 		.exited = &s->exited,
+		.started = s->use.has_started,
 		.standby = s->use.standby || s->sign,
 		.unused = s->unused,
 		.collected = s->collect_fd,
@@ -207,26 +210,11 @@ static const struct output_ops output_ops = {
 
 /* ---- waiting ---- */
 
-static void sign_closed(uv_handle_t *h)
-{
-	free(h->data);
-}
-
-static void sign_free(struct sign *g)
-{
-	if (!g)
-		return;
-	g->step = NULL;
-	(void)uv_poll_stop(&g->poll);
-	(void)close(TAKE_FD(g->fd));
-	uv_close((uv_handle_t *)&g->poll, sign_closed);
-}
-
 /* The end of the pipe without a byte: it will never be ready, and its end is told by its box. */
 static void on_sign(uv_poll_t *poll, int status, int events)
 {
-	struct sign *g = poll->data;
-	struct step *s = g->step;
+	struct watch *g = poll->data;
+	struct step *s = g->owner;
 	char byte;
 	ssize_t n;
 
@@ -245,28 +233,6 @@ static void on_sign(uv_poll_t *poll, int status, int events)
 		s->ops->ready(s->ctx);
 	else if (!s->has_exited)
 		step_kill(s);
-}
-
-static int watch_sign(struct step *s, int fd, struct err *e)
-{
-	AUTO_FD int reader = fd;
-	struct sign *g = calloc(1, sizeof(*g));
-	int r;
-
-	if (!g)
-		return err_set(e, -ENOMEM, "could not allocate a step");
-	/* This makes it non-blocking. */
-	r = uv_poll_init(s->loop, &g->poll, reader);
-	if (r < 0) {
-		free(g);
-		return err_errno(e, r, "could not watch a pipe");
-	}
-	g->fd = TAKE_FD(reader);
-	g->step = s;
-	g->poll.data = g;
-	s->sign = g;
-	(void)uv_poll_start(&g->poll, UV_READABLE, on_sign);
-	return 0;
 }
 
 static int map_pipe(struct step *s, uint8_t target, bool inside_reads, int *ret_fd, struct err *e)
@@ -295,7 +261,7 @@ static int open_waiting(struct step *s, struct err *e)
 		r = map_pipe(s, STEP_GIVEN_FD, true, &s->given_fd, e);
 	if (r == 0)
 		r = map_pipe(s, STEP_READY_FD, false, &sign, e);
-	return r < 0 ? r : watch_sign(s, sign, e);
+	return r < 0 ? r : watch_new_consume(s->loop, sign, on_sign, s, &s->sign, e);
 }
 
 /* ---- start and end ---- */
@@ -351,11 +317,7 @@ static int write_job(struct step *s, const struct step_spec *spec, struct err *e
 		s->inputs[i] = spec->inputs[i];
 	t->input_fds = s->inputs;
 	t->input_count = spec->n_inputs;
-	step_sandbox_limits(spec->limits, &t->limits);
-	if (spec->waits) {
-		t->limits.cpu_usec = BOOT_CPU_MS * UINT64_C(1000);
-		t->limits.wall_usec = WAIT_WALL_MS * UINT64_C(1000);
-	}
+	(spec->waits ? step_waiting_limits : step_sandbox_limits)(spec->limits, &t->limits);
 	return 0;
 }
 
@@ -444,7 +406,7 @@ void step_free(struct step *s)
 	if (!s)
 		return;
 	box_leave(s->boxes, &s->use);
-	sign_free(TAKE_PTR(s->sign));
+	watch_free(TAKE_PTR(s->sign));
 	feed_free(s->feed);
 	feed_free(s->given);
 	cleanup_close(&s->stdin_fd);

@@ -36,6 +36,7 @@ struct step_end {
 	const char *failed;
 	const struct sandbox_event_exited *exited;
 	bool truncated[_TASK_STREAM_MAX];
+	bool started;  /* the box has been given its task, as far as is known */
 	bool standby;  /* the box was ready when the step wanted it */
 	bool unused;   /* a step that waited ended before it had begun with what it was given */
 	int collected; /* the memfd with what came out, or -EBADF; TAKE_FD takes it over */
@@ -85,3 +86,5 @@ void step_free(struct step *s);
 
 /* What the spawner enforces of a step's limits: all but the output. */
 void step_sandbox_limits(const struct task_limits *l, struct sandbox_limits *ret_limits);
+/* The same for the time in which there is no work yet. */
+void step_waiting_limits(const struct task_limits *l, struct sandbox_limits *ret_limits);

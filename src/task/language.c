@@ -179,7 +179,11 @@ void language_free(struct language *l)
 	yaml_texts_free(l->run.argv);
 	yaml_texts_free(l->run.produces);
 	yaml_texts_free(l->compile.standby.argv);
+	yaml_texts_free(l->compile.resident.argv);
 	yaml_texts_free(l->run.standby.argv);
+	yaml_texts_free(l->run.standby.imports);
+	free(l->run.standby.fork);
+	free(l->run.standby.variable);
 	for (size_t i = 0; i < l->n_env; i++) {
 		free(l->env[i].name);
 		free(l->env[i].value);

@@ -32,6 +32,10 @@ struct language_standby {
 	char **argv;	      /* NULL: none; starts before there is a program, and waits for one */
 	int64_t memory_bytes; /* what one costs that waits */
 	bool args;	      /* it can take arguments */
+	char *fork;	      /* NULL: each is started; else tasks are forked of one, which finds
+			       * what makes that of it in this folder beside the language files */
+	char *variable;	      /* of its environment, that is to have the folder's path */
+	char **imports;	      /* what programs are going to want, or NULL */
 };
 
 struct language_step {
@@ -41,6 +45,7 @@ struct language_step {
 			   * beside its program: another one there makes cached builds stale */
 	struct task_limits limits; /* defaults of this language for the step; unset: the server's */
 	struct language_standby standby;
+	struct language_standby resident; /* of a compile step: serves many programs of a tenant */
 };
 
 struct language_env {

@@ -106,30 +106,74 @@ static int standby_args(const struct yaml_value *v, void *dst, struct err *e)
 	return yaml_as_bool(v, &((struct language_standby *)dst)->args, e);
 }
 
+static int standby_fork(const struct yaml_value *v, void *dst, struct err *e)
+{
+	struct language_standby *s = dst;
+	int r = read_text(v, &s->fork, e);
+
+	return r < 0 || read_is_name(s->fork)
+		       ? r
+		       : yaml_error(v, e, "\"%s\" is no name of a folder", s->fork);
+}
+
+static int standby_variable(const struct yaml_value *v, void *dst, struct err *e)
+{
+	struct language_standby *s = dst;
+	int r = read_text(v, &s->variable, e);
+
+	return r < 0 || read_is_env_name(s->variable)
+		       ? r
+		       : yaml_error(v, e, "\"%s\" is no name of a variable", s->variable);
+}
+
+static bool is_word(const char *text)
+{
+	return text[0] && !strpbrk(text, " \t\n");
+}
+
+static int standby_imports(const struct yaml_value *v, void *dst, struct err *e)
+{
+	return read_list(v, is_word, "word", &((struct language_standby *)dst)->imports, e);
+}
+
 static int step_standby(const struct yaml_value *v, void *dst, struct err *e)
 {
 	static const struct read_key keys[] = {
-		{"argv", true, standby_argv},
-		{"memory_bytes", true, standby_memory},
-		{"args", false, standby_args},
+		{"argv", true, standby_argv},	     {"memory_bytes", true, standby_memory},
+		{"args", false, standby_args},	     {"fork", false, standby_fork},
+		{"imports", false, standby_imports}, {"variable", false, standby_variable},
 	};
 	struct language_standby *s = &((struct language_step *)dst)->standby;
+	int r;
 
 	s->args = true;
-	return read_mapping(v, keys, ARRAY_SIZE(keys), s, e);
+	r = read_mapping(v, keys, ARRAY_SIZE(keys), s, e);
+	if (r == 0 && !s->fork && (s->imports || s->variable))
+		return yaml_error(v, e, "\"imports\" and \"variable\" go with \"fork\"");
+	return r;
 }
 
 /* Its arguments are the compiler's, which it must take. */
-static int compile_standby(const struct yaml_value *v, void *dst, struct err *e)
+static int standby_of_compiler(const struct yaml_value *v, struct language_standby *dst,
+			       struct err *e)
 {
 	static const struct read_key keys[] = {
 		{"argv", true, standby_argv},
 		{"memory_bytes", true, standby_memory},
 	};
-	struct language_standby *s = &((struct language_step *)dst)->standby;
 
-	s->args = true;
-	return read_mapping(v, keys, ARRAY_SIZE(keys), s, e);
+	dst->args = true;
+	return read_mapping(v, keys, ARRAY_SIZE(keys), dst, e);
+}
+
+static int compile_standby(const struct yaml_value *v, void *dst, struct err *e)
+{
+	return standby_of_compiler(v, &((struct language_step *)dst)->standby, e);
+}
+
+static int compile_resident(const struct yaml_value *v, void *dst, struct err *e)
+{
+	return standby_of_compiler(v, &((struct language_step *)dst)->resident, e);
 }
 
 /* ---- what is made beforehand ---- */
@@ -366,6 +410,7 @@ static int lang_compile(const struct yaml_value *v, void *dst, struct err *e)
 		{"toolchain", false, step_toolchain},
 		{"limits", false, step_limits},
 		{"standby", false, compile_standby},
+		{"resident", false, compile_resident},
 	};
 
 	return read_mapping(v, keys, ARRAY_SIZE(keys), &((struct language *)dst)->compile, e);

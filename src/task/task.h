@@ -173,7 +173,7 @@ struct task_isolation {
 	bool namespaces;
 	bool seccomp;
 	int landlock;  /* ABI, 0 where there is none */
-	char *standby; /* "none", "sandbox", "exec", "fork" */
+	char *standby; /* "none", "sandbox", "exec", "fork", "resident" */
 };
 
 struct task_result {

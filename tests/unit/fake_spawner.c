@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fake_spawner.h"
 
+#include "sandbox/nursery.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -178,4 +180,40 @@ int sandbox_client_receive(struct sandbox_client *c, union sandbox_event *ret_ev
 	c->first = (c->first + 1) % FAKE_EVENTS_MAX;
 	c->count--;
 	return 1;
+}
+
+void sandbox_client_end(struct sandbox_client *c)
+{
+	fake_lost(c);
+}
+
+void sandbox_client_free(struct sandbox_client *c)
+{
+	if (c)
+		fake_spawner_free(c);
+}
+
+/* ---- a nursery without a place: nothing is forked ---- */
+
+unsigned int nursery_places(const struct nursery *n)
+{
+	(void)n;
+	return 0;
+}
+
+unsigned int nursery_boxes(const struct nursery *n)
+{
+	(void)n;
+	return 0;
+}
+
+int nursery_start(struct nursery *n, unsigned int place, const char *const *argv,
+		  const char *const *envp, struct sandbox_client **ret_client, struct err *e)
+{
+	(void)n;
+	(void)place;
+	(void)argv;
+	(void)envp;
+	(void)ret_client;
+	return err_set(e, -ENOENT, "there is no place");
 }
