@@ -5,6 +5,7 @@ Interpreters that stand by come and go as tasks do. What is theirs is told by th
 sandbox; a sandbox of these is left out while it holds what it should and nothing else: its first process, and
 one interpreter with the command of its language. With anything more in it, all of it counts."""
 
+import glob
 import json
 import os
 import re
@@ -63,8 +64,8 @@ def commands():
     """The commands that stand by, as far as nothing is put in."""
     found = {}
     folder = os.path.join(harness.ROOT, "languages")
-    for name in os.listdir(folder):
-        with open(os.path.join(folder, name), encoding="utf-8") as f:
+    for path in glob.glob(os.path.join(folder, "*.yaml")):
+        with open(path, encoding="utf-8") as f:
             language = yaml.safe_load(f)
         for step in ("compile", "run"):
             argv = (language.get(step) or {}).get("standby", {}).get("argv")
@@ -82,17 +83,20 @@ def is_command(argv, wanted):
     return len(argv) == len(patterns) and all(re.fullmatch(p, word) for p, word in zip(patterns, argv))
 
 
-def is_whole(language, init, inside):
-    """Whether a sandbox holds one interpreter that stands by, and nothing else."""
-    if len(inside) != 2 or lines(f"/proc/{init}/comm") != ["kiln-sandbox"]:
-        return False
-    interpreter = next(p for p in inside if p != init)
+def is_interpreter(language, pid):
     try:
-        with open(f"/proc/{interpreter}/cmdline", "rb") as f:
+        with open(f"/proc/{pid}/cmdline", "rb") as f:
             argv = f.read().decode(errors="replace").split("\0")[:-1]
     except OSError:
         return False
     return any(is_command(argv, wanted) for wanted in COMMANDS.get(language, []))
+
+
+def is_whole(language, init, inside):
+    """Whether a sandbox holds one interpreter that stands by, and nothing else: the first process of one that was
+    forked is a fork too."""
+    return len(inside) == 2 and all(is_interpreter(language, p) for p in inside if p != init) and \
+        (lines(f"/proc/{init}/comm") == ["kiln-sandbox"] or is_interpreter(language, init))
 
 
 def standing():
@@ -106,6 +110,9 @@ def standing():
             inside = [p for p in harness.descendants(init, table) | {init} if p in table]
             if is_whole(line["language"], init, inside):
                 found.update(dict.fromkeys(inside, line["language"]))
+                # What it was forked of, which is in no sandbox.
+                if is_interpreter(line["language"], table[init][0]):
+                    found[table[init][0]] = line["language"]
     return found
 
 

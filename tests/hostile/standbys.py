@@ -19,6 +19,60 @@ def jvm(name, body, outcome="ok", says="end", **kw):
     return attack("standby", f"java-{name}", "java", java(body), outcome, says, limits=STANDBY, **kw)
 
 
+def py(name, code, outcome="ok", says="end", **kw):
+    return attack("standby", f"python-{name}", "python", PY_HEAD + code, outcome, says, limits=STANDBY, **kw)
+
+
+PY_HEAD = """import ctypes, mmap, os, re, signal, socket, struct, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+def t(what, f):
+    try: print('ESCAPED', what, f())
+    except (OSError, ValueError, PermissionError) as e: print(what, 'refused:', type(e).__name__)
+def call(*a):
+    r = libc.syscall(*a)
+    if r < 0: raise OSError(ctypes.get_errno(), '')
+    return r
+"""
+
+# In a fork of an interpreter, which had been a spawner until it became the task.
+PYTHON = [
+    py("descriptors", "for n in range(3, 4096):\n try: os.fstat(n); print('ESCAPED', n, os.readlink(f'/proc/self/fd/{n}'))\n"
+       " except OSError: pass\nprint('end')"),
+    py("spawners-socket", "for n in range(3, 72): t(f'to {n}', lambda: call(44, n, b'x' * 64, 64, 0, 0, 0))\nprint('end')",
+       says=("to 3 refused", "to 64 refused", "end")),
+    py("capabilities", "s = open('/proc/self/status').read()\nfor c in re.findall(r'Cap\\w+:\\s*(\\w+)', s):\n"
+       " if int(c, 16): print('ESCAPED', c)\nt('setuid', lambda: os.setuid(0))\nt('setgid', lambda: os.setgid(0))\n"
+       "t('setns', lambda: call(308, os.open('/proc/self/ns/net', 0), 0))\nt('unshare', lambda: call(272, 0x20000))\n"
+       "t('mount', lambda: call(165, b'x', b'/tmp', b'tmpfs', 0, 0))\nprint('end')",
+       says=("setuid refused", "setgid refused", "unshare refused", "mount refused", "end")),
+    py("walls", "s = open('/proc/self/status').read()\nassert 'Seccomp:\\t2' in s and 'NoNewPrivs:\\t1' in s\nprint('end')"),
+    py("first-process", "t('memory', lambda: open('/proc/1/mem', 'rb').read(1))\nt('maps', lambda: open('/proc/1/maps').read())\n"
+       "t('descriptors', lambda: os.listdir('/proc/1/fd'))\nt('environment', lambda: open('/proc/1/environ').read())\n"
+       "t('trace', lambda: call(101, 16, 1, 0, 0))\nt('kill', lambda: os.kill(1, 9))\nt('read', lambda: "
+       "call(310, 1, 0, 0, 0, 0, 1))\nprint('end')",
+       says=("memory refused", "maps refused", "descriptors refused", "environment refused", "trace refused", "end")),
+    py("others", "print(sorted(int(p) for p in os.listdir('/proc') if p.isdigit()), 'end')", says=("[1, 2] end",)),
+    py("environment", "e = open('/proc/self/environ').read() + str(os.environ)\n"
+       "if re.search('secret|token', e, re.I): print('ESCAPED', e)\nprint('end')"),
+    py("leaves-files", "for d in ('/tmp', '/dev/shm', '/box'):\n p = d + '/kiln-hostile-py'\n if os.path.exists(p): print('ESCAPED', p)\n"
+       " open(p, 'w').close()\nprint('end')"),
+    py("leaves-module", "import json\nif hasattr(json, 'kiln_hostile'): print('ESCAPED')\njson.kiln_hostile = 1\nprint('end')"),
+    py("kills-all", "t('one', lambda: os.kill(1, 9))\ntry: os.kill(-1, 9)\nexcept OSError as e: print(e)\nprint('end')",
+       outcome=("ok", "signalled"), says=()),
+    py("dies-at-once", "os.kill(os.getpid(), 9)", outcome="signalled", says=()),
+    py("closes-all", "print('end', flush=True)\nos.closerange(0, 4096)", outcome=("ok", "runtime_error"), says=()),
+    py("flood", "while True: os.write(1, b'x' * 65536)", outcome="output_limit", says=()),
+    py("spins", "while True: pass", outcome="time_limit", says=()),
+    py("fork-bomb", "while True:\n try: os.fork()\n except OSError: pass", outcome="time_limit", says=()),
+    py("orphans", "for i in range(20):\n if os.fork() == 0: os.setsid(); time.sleep(100)\nprint('end')"),
+    py("memory", "x = []\nwhile True: x.append(bytearray(b'x') * (1 << 22))", outcome="memory_limit", says=()),
+    # The library that made it what it is, called again: a spawner without any right.
+    py("library", "so = next(l.split()[-1] for l in open('/proc/self/maps') if 'kiln-zygote' in l)\n"
+       "a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)\nlists = (ctypes.c_void_p * 2)()\n"
+       "print('end', flush=True)\nb.close()\nctypes.PyDLL(so).kiln_zygote_serve(a.fileno(), lists)\nprint('ESCAPED')",
+       outcome=("ok", "runtime_error", "signalled"), says=("end",)),
+]
+
 JAVASCRIPT = [
     js("given-by", "for (const n of [62, 63]) { t('fstat', () => fs.fstatSync(n)); t('link', () => "
        "fs.readlinkSync('/proc/self/fd/' + n)); t('read', () => fs.readSync(n, Buffer.alloc(9))); } console.log('end')",
@@ -92,4 +146,4 @@ JAVA = [
     jvm("never-ends", 'Runtime.getRuntime().addShutdownHook(new Thread(() -> { for (;;) ; })); System.out.println("end"); '
         'System.exit(0);', outcome="time_limit", says=()),
 ]
-ATTACKS = JAVASCRIPT + JAVA
+ATTACKS = PYTHON + JAVASCRIPT + JAVA

@@ -99,7 +99,7 @@ def mount(server):
 
 def a_group(server):
     paths = [os.path.join(where, name) for where, names, _ in os.walk("/sys/fs/cgroup") for name in names
-             if name.startswith("kiln-sandbox.") and name.split(".")[2] in map(str, server.spawners())]
+             if name.startswith("kiln-sandbox.") and name.split(".")[2:3] in [[str(p)] for p in server.spawners()]]
     return paths[0] if paths else "/sys/fs/cgroup"
 
 

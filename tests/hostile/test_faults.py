@@ -30,7 +30,7 @@ class Tamper:
 
 def spawner(server):
     table = harness.processes()
-    return next(pid for pid in server.tree() if table[pid][1] == "kiln-sandbox" and
+    return next(pid for pid in server.tree() if pid in table and table[pid][1] == "kiln-sandbox" and
                 table[table[pid][0]][1] == "kiln-runner")
 
 

@@ -170,8 +170,15 @@ def run_all(server, attacks):
 
 
 def settled(server):
+    """The host once nothing changes any more: what stands by is made anew a moment after a task."""
     harness.wait_until(lambda: not census.tasks(), what="end of all processes in sandboxes")
-    return census.take(server)
+    seen = []
+
+    def is_still():
+        seen.append(census.take(server))
+        return len(seen) >= 4 and all(one == seen[-1] for one in seen[-4:])
+    harness.wait_until(is_still, every=0.5, what="a host that stands still")
+    return seen[-1]
 
 
 def assert_equal(server, before):

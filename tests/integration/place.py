@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A place like a container's: namespaces of its own around an ordinary user under a filter like the
-one that runtimes have by default, so that it cannot make namespaces itself. What is executed is
-process 1 there, and whatever it leaves ends with it.
+one that runtimes have by default, so that it cannot make namespaces itself, and with a bound on that
+user's processes, in all places together. What is executed is process 1 there, and whatever it leaves
+ends with it.
 
 As a program, inside: python3 place.py COMMAND..., installs the filter and becomes the command."""
 
@@ -18,6 +19,7 @@ SECRET = "/secret/key"  # in the place; readable by its user, as a mounted Secre
 
 # Root of the place: what a language's image has, two writable folders, and a secret.
 MAKE = r"""
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
 set -e
 root=$1; tree=$2; build=$3; user=$4; more=$5; shift 5
 mount --make-rprivate /
@@ -33,8 +35,8 @@ mount -t tmpfs -o mode=1777,size=256m tmpfs "$root/tmp"
 for part in "$tree" "$build" $more; do mkdir -p "$root$part"; mount --bind "$part" "$root$part"; done
 echo the-key-of-this-runner > "$root/secret/key"
 chown "$user" "$root/secret/key"; chmod 400 "$root/secret/key"
-exec chroot "$root" setpriv --reuid "$user" --regid "$user" --clear-groups --no-new-privs \
-	--bounding-set=-all "$@"
+exec chroot "$root" prlimit --nproc=512 setpriv --reuid "$user" --regid "$user" --clear-groups --no-new-privs \
+	--bounding-set=-all --pdeathsig KILL "$@"
 """
 
 NAMESPACES = 0x7E020000  # CLONE_NEW...

@@ -219,4 +219,5 @@ def copy_languages(*names):
     os.chmod(path, 0o755)
     for name in names:
         shutil.copy(os.path.join(ROOT, "languages", name + ".yaml"), path)
+    shutil.copytree(os.path.join(ROOT, "languages", "standby"), os.path.join(path, "standby"))
     return path

@@ -97,10 +97,13 @@ def test_limits_hold(pod, code, limit, outcome):
     assert pod().run("python", code, limits=limit).outcome == outcome
 
 
+# The bound on processes is that of all places together, and what they use together may meet the
+# memory limit before the time is over.
+@pytest.mark.alone
 def test_fork_bomb_ends(pod):
     done = pod().run("python", "import os\nwhile True:\n try: os.fork()\n except OSError: pass",
                      limits={"wall_ms": 3000, "processes": 16})
-    assert done.outcome in ("signalled", "time_limit"), done.outcome
+    assert done.outcome in ("signalled", "time_limit", "memory_limit"), done.outcome
 
 
 ATTACKS = {

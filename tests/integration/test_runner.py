@@ -70,6 +70,20 @@ def test_hello_says_what_there_is(shared):
     assert isolation["limits"] in ("cgroup2", "cgroup1", "rlimit")
 
 
+def test_language_whose_version_takes_too_long_is_there_all_the_same(start):
+    """A host that is busy is no host without Bash."""
+    languages = r.copy_languages("bash")
+    path = os.path.join(languages, "bash.yaml")
+    with open(path, encoding="utf-8") as f:
+        text = f.read()
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(text.replace("""'echo "$BASH_VERSION"'""", "'echo 1; exec sleep 60'"))
+    one = start(languages=languages)
+    assert one.hello["languages"][0]["installed"] and not one.hello["languages"][0].get("version")
+    assert "took too long" in one.log_text()
+    assert one.run("bash", "echo hello").stdout == b"hello\n"
+
+
 # ---- outcomes ----
 
 C_HELLO = '#include <stdio.h>\nint main(void) { puts("hello"); }\n'
