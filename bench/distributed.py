@@ -11,7 +11,8 @@ import statistics
 import subprocess
 import time
 
-from measure import PROGRAMS, line, ports, say
+from measure import line, ports, say
+from programs import PROGRAMS
 from servers import CLEAN_ENV, Cluster, Server, Stack
 
 ROUNDS = 3
@@ -62,7 +63,7 @@ def occupy(cluster):
 
 def submit_alone(bench, cluster):
     blockers = occupy(cluster)
-    told = bench.load(cluster, bench.body("c", PROGRAMS[0][3]), bench.seconds(10), 16, expect=None,
+    told = bench.load(cluster, bench.body("c", PROGRAMS[0].code), bench.seconds(10), 16, expect=None,
                       extra=("--path", "/submit", "--status", "201"))
     for task_id in blockers:
         cluster.request("DELETE", f"/tasks/{task_id}")
@@ -89,7 +90,7 @@ def reads(bench, server, name, ids, rate=None):
 
 
 def finished(server, n):
-    code = PROGRAMS[1][3]
+    code = PROGRAMS[1].code
     return [server.request("POST", "/submit?wait=60", {"language": "python", "code": code})[1]["task_id"]
             for _ in range(n)]
 
@@ -133,7 +134,7 @@ def sample_ids(stack, n, days_ago):
 
 def rows_apart(bench, cluster, ids):
     """Latency of submitting and of reading what no cache has, at a load far below saturation."""
-    body = bench.body("c", PROGRAMS[0][3])
+    body = bench.body("c", PROGRAMS[0].code)
     return {
         "submit": bench.load(cluster, body, bench.seconds(10), 16, rate=50),
         "result": reads(bench, cluster, "rows", ids, rate=500),
@@ -178,7 +179,7 @@ def drop_day(bench, cluster):
 
 def background_load(bench, cluster, seconds):
     return subprocess.Popen(
-        [bench.tool("bench-load"), *ports(cluster), "--body", bench.body("c", PROGRAMS[0][3]),
+        [bench.tool("bench-load"), *ports(cluster), "--body", bench.body("c", PROGRAMS[0].code),
          "--clients", "16", "--seconds", str(seconds), "--expect", "hello\\n"],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, env=CLEAN_ENV)
 
@@ -244,9 +245,9 @@ def run(bench, slots):
             both = {"embedded": embedded, "distributed": cluster}
             say(f"\n  {'':22} {'p50 ms':>9} {'p95 ms':>9} {'p99 ms':>9} {'per second':>10}"
                 f" {'CPU ms':>9} {'errors':>7}")
-            report["python_one"] = pair(bench, both, "Python 1", *PROGRAMS[1][0::3], 1, 4)
-            report["c_one"] = pair(bench, both, "C 1", *PROGRAMS[0][0::3], 1, 4)
-            report["c_sixteen"] = pair(bench, both, "C 16", *PROGRAMS[0][0::3], 16, 8)
+            report["python_one"] = pair(bench, both, "Python 1", PROGRAMS[1].language, PROGRAMS[1].code, 1, 4)
+            report["c_one"] = pair(bench, both, "C 1", PROGRAMS[0].language, PROGRAMS[0].code, 1, 4)
+            report["c_sixteen"] = pair(bench, both, "C 16", PROGRAMS[0].language, PROGRAMS[0].code, 16, 8)
             ids = finished(cluster, 200)
             report["reads"] = reads(bench, cluster, "cached", ids)
             line("cached results", report["reads"])

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * A load generator for servers on this machine: keep-alive HTTP/1.1 over plain sockets, one epoll
+ * A load generator for servers that speak HTTP/1.1 over plain sockets with keep-alive: one epoll
  * loop, one request body that is sent again and again, or a list of paths that are read in turn.
  *
  *	load --port N --body FILE [--path PATH] [--clients N] [--seconds S] [--requests N]
- *	     [--rate PER_SECOND] [--status CODE] [--expect TEXT]
+ *	     [--rate PER_SECOND] [--status CODE] [--expect TEXT [--output POINTER]]
+ *	     [--unique TEXT] [--apart TEXT] [--host ADDRESS] [--method NAME] [--header LINE]...
  *	load --port N --gets FILE ...
  *
  * --port may come several times: the clients are spread over the servers. --gets names a file with
- * one path per line.
+ * one path per line. --unique names a text of at least 16 characters in the body: each request has
+ * another number there, so that no server has seen it before.
  *
  * Closed loop (no --rate): each client sends its next request when it has its answer. Paced
  * (--rate): requests fall due at random, independent moments (a Poisson process with a fixed seed)
@@ -17,10 +19,13 @@
  * and its latency counts from the moment at which it was due. That is the wait that a user has,
  * which a closed loop hides ("coordinated omission").
  *
- * Prints one JSON object. An answer with another status, or without the text of --expect, counts as
- * an error and is not among the latencies.
+ * Prints one JSON object. An answer with another status, or without the text of --expect (anywhere,
+ * or as the string that the JSON pointer of --output leads to), counts as an error and is not among
+ * the latencies. With --apart the object has a second set of figures: of the answers that have that
+ * text anywhere.
  */
 
+#include "answer.h"
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/fs.h"
@@ -41,6 +46,8 @@
 enum {
 	CLIENTS_MAX = 4096,
 	PORTS_MAX = 8,
+	HEADERS_MAX = 8,
+	UNIQUE_MIN = 16, /* digits of a number that no run has twice */
 	ANSWER_MAX = 16 * 1024 * 1024,
 	REQUESTS_BYTES_MAX = 256 << 20,
 	EVENTS_MAX = 256,
@@ -49,10 +56,11 @@ enum {
 
 struct options {
 	uint64_t ports[PORTS_MAX], clients, requests, status;
-	size_t n_ports;
+	const char *headers[HEADERS_MAX];
+	size_t n_ports, n_headers;
 	double rate;
 	int64_t ms;
-	const char *path, *body, *gets, *expect;
+	const char *host, *method, *path, *body, *gets, *expect, *output, *unique, *apart;
 };
 
 /* A part of the text of all requests. */
@@ -64,6 +72,7 @@ struct client {
 	int fd;
 	bool busy;
 	struct piece request;
+	char *own; /* its copy of the request, where each is another one */
 	size_t sent;
 	int64_t due_ns;
 	struct buf answer;
@@ -74,6 +83,9 @@ struct load {
 	struct buf text; /* of all requests, one after the other */
 	struct piece *requests;
 	size_t n_requests;
+	struct piece number; /* in the only request: what is another one in each */
+	uint64_t next_number;
+	struct in_addr address;
 	struct client *clients;
 	size_t *idle; /* indices of clients without a request, as a stack */
 	size_t n_idle;
@@ -83,8 +95,8 @@ struct load {
 	int64_t begin_ns, end_ns, next_ns;
 	uint64_t random;
 	uint64_t started, errors, dropped;
-	struct samples samples;
-	char first_error[160];
+	struct samples samples, apart;
+	char first_error[800];
 };
 
 static int fail(const char *what, int code)
@@ -104,8 +116,11 @@ static double next_random(struct load *l)
 
 static void note_error(struct load *l, const struct buf *answer)
 {
+	const char *body = strstr(answer->data, "\r\n\r\n");
+
 	if (l->errors++ == 0)
-		(void)snprintf(l->first_error, sizeof l->first_error, "%.150s", answer->data);
+		(void)snprintf(l->first_error, sizeof l->first_error, "%.12s: %s", answer->data,
+			       body ? body + 4 : "");
 	for (char *c = l->first_error; *c; c++) /* goes into JSON */
 		if (*c == '"' || *c == '\\' || (unsigned char)*c < ' ')
 			*c = ' ';
@@ -116,7 +131,7 @@ static int client_connect(struct load *l, size_t i)
 	struct sockaddr_in to = {
 		.sin_family = AF_INET,
 		.sin_port = htons((uint16_t)l->o.ports[i % l->o.n_ports]),
-		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+		.sin_addr = l->address,
 	};
 	struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.u64 = i};
 	struct client *c = &l->clients[i];
@@ -141,8 +156,8 @@ static int client_reconnect(struct load *l, size_t i)
 static int client_write(struct load *l, struct client *c)
 {
 	while (c->busy && c->sent < c->request.len) {
-		ssize_t n = send(c->fd, l->text.data + c->request.offset + c->sent,
-				 c->request.len - c->sent, MSG_NOSIGNAL);
+		const char *text = c->own ? c->own : l->text.data + c->request.offset;
+		ssize_t n = send(c->fd, text + c->sent, c->request.len - c->sent, MSG_NOSIGNAL);
 
 		if (n < 0 && errno == EAGAIN)
 			return 0;
@@ -153,12 +168,31 @@ static int client_write(struct load *l, struct client *c)
 	return 0;
 }
 
+/* Other clients may still be sending theirs: each has a copy to write its number into. */
+static int client_number(struct load *l, struct client *c)
+{
+	char text[UNIQUE_MIN + 1];
+
+	if (!c->own)
+		c->own = malloc(c->request.len);
+	if (!c->own)
+		return fail("copy a request", -ENOMEM);
+	memcpy(c->own, l->text.data + c->request.offset, c->request.len);
+	(void)snprintf(text, sizeof text, "%0*llu", UNIQUE_MIN,
+		       (unsigned long long)(l->next_number++ % 10000000000000000ULL));
+	memset(c->own + l->number.offset, '0', l->number.len);
+	memcpy(c->own + l->number.offset, text, UNIQUE_MIN);
+	return 0;
+}
+
 static int client_start(struct load *l, size_t i, int64_t due_ns)
 {
 	struct client *c = &l->clients[i];
 
 	c->busy = true;
 	c->request = l->requests[l->started % l->n_requests];
+	if (l->number.len > 0 && client_number(l, c) < 0)
+		return -ENOMEM;
 	c->sent = 0;
 	c->due_ns = due_ns;
 	buf_clear(&c->answer);
@@ -166,30 +200,34 @@ static int client_start(struct load *l, size_t i, int64_t due_ns)
 	return client_write(l, c);
 }
 
-/* Length of the whole answer once its head is there, 0 before, negative where it is none. */
-static int64_t answer_length(const struct buf *b)
-{
-	static const char field[] = "\r\nContent-Length: ";
-	const char *end = memmem(b->data, b->len, "\r\n\r\n", 4);
-	const char *at;
-	int64_t length = 0;
-
-	if (!end)
-		return 0;
-	at = strcasestr(b->data, field);
-	if (!at || at > end)
-		return -EBADMSG;
-	for (at += sizeof field - 1; *at >= '0' && *at <= '9' && length < ANSWER_MAX; at++)
-		length = length * 10 + (*at - '0');
-	return length + (end - b->data) + 4;
-}
-
-static bool answer_is_good(const struct load *l, const struct buf *b)
+static bool answer_is_good(const struct load *l, struct buf *b)
 {
 	char head[16];
+	const char *body;
+	size_t len;
 
 	(void)snprintf(head, sizeof head, "HTTP/1.1 %u", (unsigned)l->o.status);
-	return str_has_prefix(b->data, head) && (!l->o.expect || strstr(b->data, l->o.expect));
+	if (!str_has_prefix(b->data, head))
+		return false;
+	if (!l->o.expect)
+		return true;
+	if (!l->o.output)
+		return strstr(b->data, l->o.expect);
+	body = answer_body(b, &len);
+	return answer_has(body, len, l->o.output, l->o.expect);
+}
+
+static int answer_count(struct load *l, struct buf *b, int64_t ns)
+{
+	bool apart = l->o.apart && strstr(b->data, l->o.apart);
+
+	if (!answer_is_good(l, b)) {
+		note_error(l, b);
+		return 0;
+	}
+	if (samples_add(&l->samples, ns) < 0 || (apart && samples_add(&l->apart, ns) < 0))
+		return fail("keep a sample", -ENOMEM);
+	return 0;
 }
 
 static bool may_start(const struct load *l, int64_t now)
@@ -202,12 +240,12 @@ static int client_finish(struct load *l, size_t i)
 {
 	struct client *c = &l->clients[i];
 	int64_t now = now_ns();
+	int r;
 
 	c->busy = false;
-	if (!answer_is_good(l, &c->answer))
-		note_error(l, &c->answer);
-	else if (samples_add(&l->samples, now - c->due_ns) < 0)
-		return fail("keep a sample", -ENOMEM);
+	r = answer_count(l, &c->answer, now - c->due_ns);
+	if (r < 0)
+		return r;
 	if (l->n_backlog > 0) {
 		int64_t due = l->backlog[l->backlog_head];
 
@@ -243,7 +281,7 @@ static int client_read(struct load *l, size_t i)
 		length = answer_length(&c->answer);
 		if (length < 0)
 			return fail("read an answer", -EBADMSG);
-		if (length > 0 && c->answer.len >= (size_t)length) {
+		if (length > 0) {
 			int r = client_finish(l, i);
 
 			if (r < 0)
@@ -339,16 +377,40 @@ static int end_request(struct load *l, size_t offset)
 	return 0;
 }
 
+static void add_head(struct load *l, const char *method, const char *path)
+{
+	(void)buf_printf(&l->text, "%s %s HTTP/1.1\r\nHost: %s\r\n", method, path, l->o.host);
+	for (size_t i = 0; i < l->o.n_headers; i++)
+		(void)buf_printf(&l->text, "%s\r\n", l->o.headers[i]);
+}
+
+/* Where in the request, which is the only one, each has its own number: from the present time in
+ * microseconds on, so that a run has no number of the one before. */
+static int find_number(struct load *l)
+{
+	size_t len = strlen(l->o.unique);
+	struct timespec now;
+	const char *at = len < UNIQUE_MIN ? NULL : strstr(l->text.data, l->o.unique);
+
+	if (!at)
+		return fail("number the requests: the text is not there, or too short", -EINVAL);
+	l->number = (struct piece){(size_t)(at - l->text.data), len};
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	l->next_number = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+	return 0;
+}
+
 static int add_post(struct load *l, const struct buf *body)
 {
 	size_t offset = l->text.len;
+	int r;
 
-	(void)buf_printf(&l->text,
-			 "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: "
-			 "application/json\r\nContent-Length: %zu\r\n\r\n",
-			 l->o.path, body->len);
+	add_head(l, l->o.method, l->o.path);
+	(void)buf_printf(&l->text, "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
+			 body->len);
 	(void)buf_append(&l->text, body->data, body->len);
-	return end_request(l, offset);
+	r = end_request(l, offset);
+	return r == 0 && l->o.unique ? find_number(l) : r;
 }
 
 static int add_gets(struct load *l, char *paths)
@@ -360,7 +422,8 @@ static int add_gets(struct load *l, char *paths)
 	     path = strtok_r(NULL, "\n", &save)) {
 		size_t offset = l->text.len;
 
-		(void)buf_printf(&l->text, "GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", path);
+		add_head(l, "GET", path);
+		(void)buf_append_str(&l->text, "\r\n");
 		r = end_request(l, offset);
 	}
 	return r == 0 && l->n_requests == 0 ? -ENODATA : r;
@@ -417,6 +480,7 @@ static void close_all(struct load *l)
 	for (size_t i = 0; l->clients && i < l->o.clients; i++) {
 		cleanup_close(&l->clients[i].fd);
 		buf_fini(&l->clients[i].answer);
+		free(l->clients[i].own);
 	}
 	cleanup_close(&l->epoll_fd);
 	cleanup_close(&l->timer_fd);
@@ -426,6 +490,7 @@ static void close_all(struct load *l)
 	free(l->requests);
 	buf_fini(&l->text);
 	samples_fini(&l->samples);
+	samples_fini(&l->apart);
 }
 
 static int parse_rate(const char *text, double *ret_rate)
@@ -438,11 +503,43 @@ static int parse_rate(const char *text, double *ret_rate)
 	return r;
 }
 
+static int parse_text(struct options *o, const char *name, const char *value)
+{
+	static const struct {
+		const char *name;
+		size_t offset;
+	} texts[] = {
+		{"--host", offsetof(struct options, host)},
+		{"--method", offsetof(struct options, method)},
+		{"--path", offsetof(struct options, path)},
+		{"--body", offsetof(struct options, body)},
+		{"--gets", offsetof(struct options, gets)},
+		{"--expect", offsetof(struct options, expect)},
+		{"--output", offsetof(struct options, output)},
+		{"--unique", offsetof(struct options, unique)},
+		{"--apart", offsetof(struct options, apart)},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+		if (str_eq(name, texts[i].name)) {
+			*(const char **)((char *)o + texts[i].offset) = value;
+			return 0;
+		}
+	}
+	return -EINVAL;
+}
+
 static int parse_one(struct options *o, const char *name, const char *value)
 {
 	if (str_eq(name, "--port"))
 		return o->n_ports < PORTS_MAX ? str_to_u64(value, 1, 65535, &o->ports[o->n_ports++])
 					      : -E2BIG;
+	if (str_eq(name, "--header")) {
+		if (o->n_headers == HEADERS_MAX)
+			return -E2BIG;
+		o->headers[o->n_headers++] = value;
+		return 0;
+	}
 	if (str_eq(name, "--clients"))
 		return str_to_u64(value, 1, CLIENTS_MAX, &o->clients);
 	if (str_eq(name, "--requests"))
@@ -453,36 +550,54 @@ static int parse_one(struct options *o, const char *name, const char *value)
 		return str_seconds_to_ms(value, 86400000, &o->ms);
 	if (str_eq(name, "--rate"))
 		return parse_rate(value, &o->rate);
-	if (str_eq(name, "--path"))
-		o->path = value;
-	else if (str_eq(name, "--body"))
-		o->body = value;
-	else if (str_eq(name, "--gets"))
-		o->gets = value;
-	else if (str_eq(name, "--expect"))
-		o->expect = value;
-	else
-		return -EINVAL;
-	return 0;
+	return parse_text(o, name, value);
+}
+
+static bool options_fit(const struct options *o)
+{
+	return o->n_ports > 0 && !o->body != !o->gets && (!o->output || o->expect) &&
+	       !(o->unique && o->gets);
+}
+
+static void print_figures(struct load *l)
+{
+	double seconds = (double)(now_ns() - l->begin_ns) / 1e9;
+
+	(void)printf("{\"seconds\": %.3f, \"rps\": %.2f, \"errors\": %llu, \"dropped\": %llu, "
+		     "\"first_error\": \"%s\", ",
+		     seconds, (double)l->samples.n / seconds, (unsigned long long)l->errors,
+		     (unsigned long long)l->dropped, l->first_error);
+	samples_print(&l->samples, stdout);
+	if (l->o.apart) {
+		(void)printf(", \"apart\": {");
+		samples_print(&l->apart, stdout);
+		(void)printf("}");
+	}
+	(void)printf("}\n");
 }
 
 int main(int argc, char **argv)
 {
 	struct load l = {
-		.o = {.clients = 1, .ms = 10000, .status = 200, .path = "/submit?wait=60"},
+		.o = {.clients = 1,
+		      .ms = 10000,
+		      .status = 200,
+		      .host = "127.0.0.1",
+		      .method = "POST",
+		      .path = "/submit?wait=60"},
 		.epoll_fd = -EBADF,
 		.timer_fd = -EBADF,
 		.random = 0x9e3779b97f4a7c15ULL,
 	};
-	double seconds;
 	int r = argc % 2 == 1 ? 0 : -EINVAL;
 
 	for (int i = 1; r == 0 && i < argc; i += 2)
 		r = parse_one(&l.o, argv[i], argv[i + 1]);
-	if (r < 0 || l.o.n_ports == 0 || !l.o.body == !l.o.gets) {
+	if (r < 0 || !options_fit(&l.o) || inet_pton(AF_INET, l.o.host, &l.address) != 1) {
 		(void)fputs("usage: load --port N... (--body FILE [--path PATH] | --gets FILE) "
 			    "[--clients N] [--seconds S] [--requests N] [--rate R] "
-			    "[--status CODE] [--expect TEXT]\n",
+			    "[--status CODE] [--expect TEXT [--output POINTER]] [--unique TEXT] "
+			    "[--apart TEXT] [--host IPV4] [--method NAME] [--header LINE]...\n",
 			    stderr);
 		return 2;
 	}
@@ -491,16 +606,8 @@ int main(int argc, char **argv)
 		r = open_all(&l);
 	if (r == 0)
 		r = run(&l);
-	if (r == 0) {
-		seconds = (double)(now_ns() - l.begin_ns) / 1e9;
-		(void)printf(
-			"{\"seconds\": %.3f, \"rps\": %.2f, \"errors\": %llu, \"dropped\": %llu, "
-			"\"first_error\": \"%s\", ",
-			seconds, (double)l.samples.n / seconds, (unsigned long long)l.errors,
-			(unsigned long long)l.dropped, l.first_error);
-		samples_print(&l.samples, stdout);
-		(void)printf("}\n");
-	}
+	if (r == 0)
+		print_figures(&l);
 	close_all(&l);
 	return r < 0 ? 1 : 0;
 }

@@ -4,6 +4,8 @@
 
     bench/run.py --build build            the table, and a JSON file in bench/reports/
     bench/run.py --build build --quick    a tenth of the time, for a first look
+    bench/run.py --build build --only c,python   some of the programs of the table
+    bench/run.py --build build --standby  with standbys and without, and what they hold; or of some programs
     bench/run.py --build build --unseen   only what programs cost that were never seen
     bench/run.py --build build --sandbox  only what a sandbox costs by itself
     bench/run.py --build build --hostile  ordinary tasks beside hostile ones, and how late those end
@@ -11,6 +13,7 @@
     bench/run.py --cluster                Kiln's pods on a Kubernetes of one node
     bench/run.py --distributed            Kiln as separate processes over PostgreSQL, RabbitMQ and
                                           Redis, beside the embedded one
+    bench/run.py --driver go-judge --url http://127.0.0.1:5050   another system under the same load
 """
 
 import argparse
@@ -24,12 +27,14 @@ import sys
 import time
 
 import distributed
+import drivers
 import hostile
 import pods
-from measure import PROGRAMS, UNSEEN, Bench, line, ports, save, say, show_figures
-from servers import CLEAN_ENV, ROOT, Server
-
-SETUP = ("cpp", "java", "javascript")  # languages that make something beforehand
+import standby
+import targets
+from measure import Bench, heading, line, ports, save, say, show_figures
+from programs import PROGRAMS, UNSEEN
+from servers import CLEAN_ENV, ROOT, Server, stolen
 
 
 def submit_only(bench):
@@ -42,18 +47,23 @@ def submit_only(bench):
             sys.exit(f"could not occupy the slot: {task}")
         while server.request("GET", f"/result/{task['task_id']}")[1]["status"] != "running":
             time.sleep(0.02)
-        body = bench.body("c", PROGRAMS[0][3])
+        body = bench.body("c", PROGRAMS[0].code)
         told = bench.load(server, body, bench.seconds(10), 16, expect=None,
                          extra=("--path", "/submit", "--status", "201"))
         server.kill("serve")  # what is queued need not be run
         return told
 
 
+# Reached within the load before: the default holds 50,000 results, and would fill all the while.
+SOAK_CONFIG = "cache_max_bytes: 1MiB\n"
+
+
 def soak(bench, slots, tasks):
     points = []
-    with Server(bench.build, slots) as server:
-        body = bench.body("c", PROGRAMS[0][3])
-        bench.load(server, body, max(2, bench.seconds(20)), 16)  # what grows to its bound has grown
+    with Server(bench.build, slots, SOAK_CONFIG) as server:
+        body = bench.body("c", PROGRAMS[0].code)
+        # What grows to its bound has grown then: the store's caches of pages have after 15,000.
+        bench.load(server, body, 86400, 16, extra=("--requests", "20000"))
         process = subprocess.Popen(
             [bench.tool("bench-load"), *ports(server), "--body", body, "--clients", "16",
              "--requests", str(tasks), "--seconds", "86400", "--expect", "hello\\n"],
@@ -82,12 +92,6 @@ def soak_figures(soak):
     yield "errors", soak["errors"], "", "<=", 0
 
 
-def unseen(bench, server):
-    server.await_setup(SETUP)
-    say(f"\n  {'compiled and run, never seen':32} {'bare ms':>9} {'p50 ms':>9} {'times':>9} {'CPU ms':>9}")
-    return [bench.unseen(server, entry) for entry in UNSEEN]
-
-
 def machine():
     def first(argv):
         try:
@@ -113,21 +117,16 @@ def sandbox_figure(told):
 
 def figures(report):
     """The project's own targets, on this machine in this run."""
-    by_language = {p["language"]: p for p in report["programs"]}
-    c, python = by_language["c"], by_language["python"]
-    one, sixteen = c["closed"][0], c["closed"][-1]
-    yield ("C hello over the bare floor, one client, p50", one["p50_ms"] - c["floor"]["p50_ms"],
-           "ms", "<=", 2.5)
-    yield ("Python hello over the bare floor, one client, p50",
-           python["closed"][0]["p50_ms"] - python["floor"]["p50_ms"], "ms", "<=", 4.0)
-    yield "C hello, 16 clients", sixteen["rps"], "/s", ">=", 500
+    yield from targets.figures(report["programs"])
+    if "sandbox" not in report:  # some programs, and nothing else
+        return
     yield sandbox_figure(report["sandbox"])
-    yield "C hello, 16 clients, p99 over p50", sixteen["p99_ms"] / sixteen["p50_ms"], "times", "<=", 5
     yield ("errors, all runs together", sum(t["errors"] for p in report["programs"]
                                             for t in [*p["closed"], p["paced"]]), "", "<=", 0)
     yield "submit alone, durable, 16 clients", report["submit_only"]["rps"], "/s", ">=", 8000
     yield "resident, idle", report["idle_mib"], "MiB", "<=", 60
     yield "start to ready", report["start_ms"], "ms", "<=", 1000
+    yield from standby.memory_figures(report["standbys"])
 
 
 def show_soak(soak):
@@ -141,82 +140,139 @@ def show_soak(soak):
             f"{'#' * round(point['resident_mib'] / top * 40)}")
 
 
-def main():
+def wanted(keys, programs):
+    return [p for p in programs if not keys or p.key in keys]
+
+
+def measure_programs(bench, args, report, programs, unseen):
+    with Server(bench.build, args.slots) as server:
+        report["start_ms"] = server.start_ms
+        server.await_setup(standby.setup_languages([*programs, *unseen]))
+        time.sleep(2)
+        report["idle_mib"] = server.resident_mib()
+        _, task = server.request("POST", "/submit?wait=30", {"language": "bash", "code": "true"})
+        report["isolation"] = task["isolation"]
+        say(f"Isolation: {json.dumps(task['isolation'])}")
+        heading()
+        report["programs"] = [bench.program(server, p) for p in programs] + [bench.unseen(server, p) for p in unseen]
+        report["after_mib"] = server.resident_mib()
+
+
+def full(bench, args, report):
+    measure_programs(bench, args, report, wanted(args.only, PROGRAMS), wanted(args.only, UNSEEN))
+    if not args.only:
+        report["standbys"] = standby.memory(bench, args.slots)
+        report["sandbox"] = bench.sandbox()
+        say("\nSubmit alone, slots occupied")
+        report["submit_only"] = submit_only(bench)
+        line("16 clients", report["submit_only"])
+    say(f"\nResident: {report['idle_mib']:.1f} MiB idle, {report['after_mib']:.1f} MiB after the load."
+        f" Ready {report['start_ms']:.0f} ms after the start.")
+    return figures(report)
+
+
+def only_unseen(bench, args, report):
+    measure_programs(bench, args, report, [], UNSEEN)
+    return targets.figures(report["programs"])
+
+
+def only_standby(bench, args, report):
+    report["standby"] = standby.run(bench, args.slots, args.standby)
+    return targets.figures(list(standby.results(report["standby"])))
+
+
+def only_driver(bench, args, report):
+    if not args.url:
+        sys.exit("--driver needs --url http://ADDRESS:PORT")
+    report["driver"] = drivers.run(bench, args.driver, args.url, args.pid, args.only)
+    return targets.figures(report["driver"]["programs"], [(key, {name: target for name, target in of.items() if
+                                                                 name != "cpu" or args.pid})
+                                                          for key, of in targets.TARGETS])
+
+
+def only_sandbox(bench, _, report):
+    report["sandbox"] = bench.sandbox()
+    return [sandbox_figure(report["sandbox"])]
+
+
+def only_soak(bench, args, report):
+    report["soak"] = soak(bench, args.slots, args.soak)
+    show_soak(report["soak"])
+    return soak_figures(report["soak"])
+
+
+def only_hostile(bench, _, report):
+    with Server(bench.build, 4) as server:
+        report["hostile"] = hostile.run(bench, server)
+    return hostile.figures(report["hostile"])
+
+
+def only_distributed(bench, args, report):
+    report["distributed"] = distributed.run(bench, args.slots)
+    return distributed.figures(report["distributed"])
+
+
+def only_cluster(bench, _, report):
+    report["cluster"] = pods.run(bench)
+    return pods.figures(report["cluster"])
+
+
+MODES = {"soak": only_soak, "unseen": only_unseen, "standby": only_standby, "driver": only_driver,
+         "sandbox": only_sandbox, "hostile": only_hostile, "distributed": only_distributed, "cluster": only_cluster}
+
+
+def keys(text):
+    known = [p.key for p in [*PROGRAMS, *UNSEEN]]
+    for key in text.split(","):
+        if key not in known and key not in ("cold", "memory"):
+            raise argparse.ArgumentTypeError(f"{key} is none of {', '.join(known)}")
+    return text.split(",")
+
+
+def options():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", default=os.path.join(ROOT, "build"))
     parser.add_argument("--slots", type=int, default=max(2, min(8, os.cpu_count() or 2)))
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--soak", nargs="?", type=int, const=100_000, metavar="TASKS")
-    parser.add_argument("--unseen", action="store_true")
-    parser.add_argument("--sandbox", action="store_true")
-    parser.add_argument("--hostile", action="store_true")
-    parser.add_argument("--distributed", action="store_true")
-    parser.add_argument("--cluster", action="store_true")
-    args = parser.parse_args()
-    if args.cluster and not pods.inside():
+    parser.add_argument("--only", type=keys, metavar="PROGRAMS")
+    parser.add_argument("--serve", action="append", default=[], metavar="OPTION",
+                        help="of kiln serve, as in --serve=--standby-bytes=1GiB; may come several times")
+    parser.add_argument("--report", metavar="FILE", help="instead of one in bench/reports/")
+    parser.add_argument("--url", metavar="http://ADDRESS:PORT")
+    parser.add_argument("--pid", type=int, help="of the other system: CPU of it and all below it is told")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--soak", nargs="?", type=int, const=100_000, metavar="TASKS")
+    mode.add_argument("--standby", nargs="?", type=keys, const=[], metavar="PROGRAMS")
+    mode.add_argument("--driver", metavar="NAME", help=f"{', '.join(drivers.names())}, or a file")
+    for name in ("unseen", "sandbox", "hostile", "distributed", "cluster"):
+        mode.add_argument(f"--{name}", action="store_true")
+    return parser.parse_args()
+
+
+def main():
+    args = options()
+    mode = next((name for name in MODES if getattr(args, name) not in (None, False)), None)
+    if mode == "cluster" and not pods.inside():
         pods.enter(sys.argv)
     bench = Bench(args.build, args.quick)
     report = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "machine": machine(),
-              "slots": args.slots, "quick": args.quick}
+              "slots": args.slots, "quick": args.quick, "options": args.serve}
+    Server.options = args.serve
     say(f"{report['machine']['cpu']}, {report['machine']['cores']} cores, kernel"
         f" {report['machine']['kernel']}; {args.slots} slots")
+    begin = stolen()
     try:
-        if args.soak:
-            report["soak"] = soak(bench, args.slots, args.soak)
-            show_soak(report["soak"])
-            show_figures(report, soak_figures(report["soak"]))
-            save(report, "soak")
-            return
-        if args.unseen:
-            with Server(bench.build, args.slots) as server:
-                report["unseen"] = unseen(bench, server)
-            save(report, "unseen")
-            return
-        if args.sandbox:
-            report["sandbox"] = bench.sandbox()
-            show_figures(report, [sandbox_figure(report["sandbox"])])
-            save(report, "sandbox")
-            return
-        if args.hostile:
-            with Server(bench.build, 4) as server:
-                report["hostile"] = hostile.run(bench, server)
-            show_figures(report, hostile.figures(report["hostile"]))
-            save(report, "hostile")
-            return
-        if args.distributed:
-            report["distributed"] = distributed.run(bench, args.slots)
-            show_figures(report, distributed.figures(report["distributed"]))
-            save(report, "distributed")
-            return
-        if args.cluster:
-            report["cluster"] = pods.run(bench)
-            show_figures(report, pods.figures(report["cluster"]))
-            save(report, "cluster")
-            return
-        with Server(bench.build, args.slots) as server:
-            report["start_ms"] = server.start_ms
-            server.await_setup(SETUP)
-            time.sleep(2)
-            report["idle_mib"] = server.resident_mib()
-            _, task = server.request("POST", "/submit?wait=30", {"language": "bash", "code": "true"})
-            report["isolation"] = task["isolation"]
-            say(f"Isolation: {json.dumps(task['isolation'])}")
-            say(f"\n  {'':22} {'p50 ms':>9} {'p95 ms':>9} {'p99 ms':>9} {'per second':>10}"
-                f" {'CPU ms':>9} {'errors':>7}")
-            report["programs"] = [bench.program(server, entry) for entry in PROGRAMS]
-            report["after_mib"] = server.resident_mib()
-            report["unseen"] = unseen(bench, server)
-        report["sandbox"] = bench.sandbox()
-        say("\nSubmit alone, slots occupied")
-        report["submit_only"] = submit_only(bench)
-        line("16 clients", report["submit_only"])
-        say(f"\nResident: {report['idle_mib']:.1f} MiB idle, {report['after_mib']:.1f} MiB after the load."
-            f" Ready {report['start_ms']:.0f} ms after the start.")
-        show_figures(report, figures(report))
-        save(report, "quick" if args.quick else "full")
+        show_figures(report, MODES.get(mode, full)(bench, args, report))
+        report["stolen"] = (stolen()[0] - begin[0]) / max(1, stolen()[1] - begin[1])
+        say(f"\nTime that other machines of this host had meanwhile (steal): {100 * report['stolen']:.1f} %")
+        save(report, args.driver if mode == "driver" and args.driver in drivers.names() else
+             mode or ("quick" if args.quick else "full"), args.report)
     finally:
         shutil.rmtree(bench.scratch, ignore_errors=True)
+    failed = report.get("driver", {}).get("failed")
+    if failed:
+        sys.exit(f"not measured: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -12,10 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 CLEAN_ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
+STANDBY_MIB = 256
 COMMS = ("kiln", "kiln-runner", "kiln-sandbox")
 
 
@@ -40,6 +42,13 @@ def tree(root):
         found |= more
         grown = bool(more)
     return found
+
+
+def stolen():
+    """Time that the host of this virtual machine gave to others, and all time; in ticks of all processors."""
+    with open("/proc/stat", encoding="ascii") as f:
+        ticks = [int(word) for word in f.readline().split()[1:9]]
+    return ticks[7], sum(ticks)
 
 
 def free_port():
@@ -111,36 +120,41 @@ class Kiln:
 
     def own(self):
         """Kiln's own processes; the first process of a sandbox is one of them."""
-        found = {}
+        return {pid: (comm, fields) for pid, (comm, fields) in self.below() if comm in COMMS}
+
+    def below(self):
+        """All processes of all parts, whatever they run."""
         for process in self.processes.values():
             for pid in tree(process.pid):
                 try:
-                    comm, fields = stat_of(pid)
+                    yield pid, stat_of(pid)
                 except OSError:
-                    continue
-                if comm in COMMS:
-                    found[pid] = (comm, fields)
-        return found
+                    pass
+
+    def cpu_parts(self):
+        """CPU time, milliseconds, by who used it: each of Kiln's programs for itself, and all the rest: boxes, what runs
+        in them, and interpreters that stand by. A process's time goes to whoever waits for it, at its end: nothing is
+        counted twice, or lost when it ends."""
+        parts = dict.fromkeys((*COMMS, "boxes"), 0.0)
+        for _, (comm, fields) in self.below():
+            own, waited = (sum(int(fields[i]) for i in pair) * 1000 / CLOCK_TICKS for pair in ((11, 12), (13, 14)))
+            parts[comm if comm in COMMS else "boxes"] += own
+            parts["boxes"] += waited
+        return parts
 
     def cpu_ms(self):
-        """CPU time of all long-lived processes and of all that they have waited for: a task's time
-        goes to its sandbox's first process, and from there to the spawner, when they are reaped."""
-        ticks = 0
-        for _, fields in self.own().values():
-            ticks += sum(int(fields[i]) for i in (11, 12, 13, 14))
-        return ticks * 1000 / CLOCK_TICKS
+        return sum(self.cpu_parts().values())
 
-    def resident_mib(self):
-        """Proportional set size, so that pages shared by several processes count once."""
-        kib = 0
+    def resident_mib(self, *kinds):
+        """Proportional set size, so that pages shared by several processes count once; or some kinds of it."""
+        kib, wanted = 0, kinds or ("Pss:",)
         for pid in self.own():
             try:
                 with open(f"/proc/{pid}/smaps_rollup", encoding="utf-8") as f:
-                    kib += sum(int(line.split()[1]) for line in f if line.startswith("Pss:"))
+                    kib += sum(int(line.split()[1]) for line in f if line.startswith(wanted))
             except OSError:
                 pass
         return kib / 1024
-
 
     def held(self):
         """What of the machine its processes hold: the same after many tasks as after few."""
@@ -157,23 +171,30 @@ class Kiln:
         for where, folders, _ in os.walk("/sys/fs/cgroup"):
             if any(part.startswith("kiln-sandbox.") and int(part.split(".")[2]) in own for part in where.split("/")):
                 groups += 1
-        return {"resident_mib": round(self.resident_mib(), 2), "descriptors": descriptors,
+        # Not pages of files: those of libraries count the less, the more other processes have them too.
+        memory = self.resident_mib("Pss_Anon:", "Pss_Shmem:")
+        return {"resident_mib": round(memory, 2), "descriptors": descriptors,
                 "mounts": len(mounts), "groups": groups}
 
 
 class Server(Kiln):
     """One kiln serve."""
 
-    def __init__(self, build, slots, config=""):
+    options = ()  # of kiln serve, beside those that the benchmark needs
+
+    def __init__(self, build, slots, config="", standby_mib=STANDBY_MIB):
         super().__init__(build)
         self.slots, self.config, self.start_ms = slots, config, None
+        self.standby_mib = standby_mib
         self.setup = os.path.join(self.build, "bench", "setup")  # kept from run to run
 
     def __enter__(self):
         self.ports = [free_port()]
         argv = [self.program("kiln"), "serve", "--listen", f"127.0.0.1:{self.ports[0]}",
                 "--data-dir", self.path("data"), "--slots", str(self.slots),
-                "--setup-dir", self.setup, "--standby-bytes=256MiB"]
+                "--setup-dir", self.setup, f"--standby-bytes={self.standby_mib}MiB",
+                f"--fork-bytes={128 if self.standby_mib else 0}MiB"]
+        argv += self.options
         if self.config:
             with open(self.path("kiln.yaml"), "w", encoding="utf-8") as f:
                 f.write(self.config)
@@ -192,6 +213,29 @@ class Server(Kiln):
             if time.monotonic() > end:
                 sys.exit(f"nothing was made beforehand for {' and '.join(languages)}")
             time.sleep(0.1)
+
+    def standbys(self):
+        """What waits for a task: the runners tell it to the log when they are asked."""
+        with open(self.path("serve.log"), "rb") as log:
+            log.seek(0, os.SEEK_END)
+            runners = [pid for pid, (comm, _) in self.own().items() if comm == "kiln-runner"]
+            for pid in runners:
+                os.kill(pid, signal.SIGUSR1)
+            text, end = b"", time.monotonic() + 10
+            while text.count(b'"account"') < len(runners):
+                if time.monotonic() > end:
+                    sys.exit(f"a runner gives no account of its standbys: {text[-2000:]}")
+                time.sleep(0.01)
+                text += log.read()
+        told = [json.loads(one) for one in text.splitlines() if one.startswith(b"{")]
+        return [one for one in told if one.get("msg") == "stands by" and one["state"] == "ready"]
+
+    def metrics(self):
+        """By name and labels, as they are written."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[0]}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return {name: float(value) for name, _, value in
+                (text.rpartition(" ") for text in lines if text and text[0] != "#")}
 
 
 class Stack:
