@@ -33,7 +33,7 @@ run: ## install what is missing, build, start a server on 127.0.0.1:8080
 	@exec $(BUILD)/kiln serve $(ARGS)
 
 deps: ## install everything that building, running and testing need
-	tools/install-deps.sh build languages more-languages test stack
+	tools/install-deps.sh build languages more-languages test stack cluster images
 
 build: $(BUILD)/build.ninja ## build/kiln, build/kiln-runner, build/kiln-sandbox (release)
 	@ninja -C $(BUILD)
@@ -57,7 +57,7 @@ $(FUZZ)/build.ninja:
 	CC=clang meson setup $(FUZZ) $(MESON_FUZZ)
 
 test: ## everything that CI runs; the last line is the sum
-	@tools/install-deps.sh build languages more-languages test stack
+	@tools/install-deps.sh build languages more-languages test stack cluster images
 	@$(PYTHON) tools/test.py all
 
 test-quick: ## unit, sandbox and integration tests on the sanitized build

@@ -25,6 +25,8 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import xml.etree.ElementTree as ET
 
@@ -40,14 +42,50 @@ SANITIZER_ENV = {
 }
 
 
+class Lane(threading.local):
+    """What suites have that run beside others: variables of their environment, and a file for what
+    they print, which is shown whole when a suite ends. A run that has no lanes shows all at once."""
+    env = {}
+    file = None
+
+    def say(self, text):
+        print(text, file=self.file, flush=True)
+
+    def show(self):
+        if self.file:
+            self.file.seek(0)
+            with showing:
+                print(self.file.read(), end="", flush=True)
+            self.file.truncate(0)
+
+
+lane = Lane()
+showing = threading.Lock()
+
+
+def beside(*lanes):
+    """Runs functions at the same time, each in a lane: most tests wait for most of their time."""
+    def one(function):
+        with tempfile.TemporaryFile("a+", encoding="utf-8", errors="replace") as lane.file:
+            lane.env = {}
+            try:
+                function()
+            finally:
+                lane.show()
+    with concurrent.futures.ThreadPoolExecutor(len(lanes)) as pool:
+        for done in [pool.submit(one, function) for function in lanes]:
+            done.result()
+
+
 class Tally:
     def __init__(self):
         self.suites = []  # (name, passed, failures, skips, seconds)
 
     def add(self, name, passed, failures, skips, seconds):
         self.suites.append((name, passed, failures, skips, seconds))
-        print(f"--- {name}: {passed} passed, {len(failures)} failed, {len(skips)} skipped"
-              f" ({seconds:.0f} s)", flush=True)
+        lane.say(f"--- {name}: {passed} passed, {len(failures)} failed, {len(skips)} skipped"
+                 f" ({seconds:.0f} s)")
+        lane.show()
 
     def finish(self):
         failed = [(s[0], f) for s in self.suites for f in s[2]]
@@ -71,11 +109,14 @@ class Tally:
 
 
 def heading(text):
-    print(f"\n=== {text}", flush=True)
+    lane.say(f"\n=== {text}")
 
 
-def call(argv, **kw):
-    return subprocess.run(argv, cwd=ROOT, stdin=subprocess.DEVNULL, check=False, **kw)
+def call(argv, env=None, **kw):
+    if lane.file:
+        kw = {"stdout": lane.file, "stderr": subprocess.STDOUT} | kw
+    return subprocess.run(argv, cwd=ROOT, env=os.environ | lane.env | (env or {}), stdin=subprocess.DEVNULL,
+                          check=False, **kw)
 
 
 def read_junit(path):
@@ -113,28 +154,28 @@ def build(tally, name, directory):
 
 
 @contextlib.contextmanager
-def stack():
+def stack(directory, port):
     """Servers of our own while the tests run, beside those of "make stack": tests kill them."""
-    env = os.environ | {"KILN_STACK_DIR": os.path.join(ROOT, ASAN, "stack"),
-                        "KILN_STACK_PORT": "27150"}
+    env = {"KILN_STACK_DIR": os.path.join(ROOT, directory, "stack"), "KILN_STACK_PORT": str(port)}
     call(["tools/install-deps.sh", "stack"])  # what is missing all the same, the tests say
     up = call(["tools/stack.sh", "up"], env=env, stdout=subprocess.PIPE, text=True)
-    names = []
+    before = lane.env
     try:
         if up.returncode != 0:
             raise RuntimeError("the stack did not start")
-        for line in up.stdout.splitlines():
-            name, _, value = line.removeprefix("export ").partition("=")
-            names.append(name)
-            os.environ[name] = value
-        for name in ("KILN_STACK_DIR", "KILN_STACK_PORT"):
-            names.append(name)
-            os.environ[name] = env[name]
+        lines = (line.removeprefix("export ").partition("=") for line in up.stdout.splitlines())
+        lane.env = before | env | {name: value for name, _, value in lines}
         yield
     finally:
-        for name in names:
-            os.environ.pop(name, None)
+        lane.env = before
         call(["tools/stack.sh", "down"], env=env)
+
+
+def stopped_programs(directory):
+    """Of one that had to be stopped, JUnit's file has no line for the test in which it was."""
+    with open(os.path.join(ROOT, directory, "meson-logs", "testlog.json"), encoding="utf-8") as f:
+        tests = [json.loads(line) for line in f]
+    return [one["name"] for one in tests if one["result"] in ("TIMEOUT", "INTERRUPT")]
 
 
 def meson_tests(tally, directory, suites=(), without=()):
@@ -150,9 +191,10 @@ def meson_tests(tally, directory, suites=(), without=()):
         argv += ["--suite", suite]
     for suite in without:
         argv += ["--no-suite", suite]
-    code = call(argv, env=os.environ | SANITIZER_ENV).returncode
+    code = call(argv, env=SANITIZER_ENV).returncode
     try:
         passed, failed, skipped = read_junit(log)
+        failed += stopped_programs(directory)
     except (OSError, ET.ParseError) as e:
         passed, failed, skipped = 0, [f"no results: {e}"], []
     if code != 0 and not failed:
@@ -167,7 +209,7 @@ def pytest(tally, directory, tests="tests/e2e", python=PYTHON, without=(), insid
     log = os.path.join(ROOT, directory, "meson-logs", os.path.basename(tests) + ".junit.xml")
     if os.path.exists(log):
         os.unlink(log)
-    env = os.environ | SANITIZER_ENV | {"KILN_BUILD": os.path.join(ROOT, directory)}
+    env = SANITIZER_ENV | {"KILN_BUILD": os.path.join(ROOT, directory)}
     code = call([*inside, python, "-B", "-m", "pytest", *more, "-q", "--color=no", "-p", "no:cacheprovider",
                  "--durations=5", f"--junit-xml={log}",
                  *(f"--ignore-glob=*/{name}" for name in without), tests], env=env).returncode
@@ -183,7 +225,7 @@ def pytest(tally, directory, tests="tests/e2e", python=PYTHON, without=(), insid
 def stack_tests(tally):
     heading("start PostgreSQL, RabbitMQ and Redis")
     try:
-        with stack():
+        with stack(ASAN, 27150):
             meson_tests(tally, ASAN, ["stack"])
             pytest(tally, ASAN, "tests/stack")
     except RuntimeError as e:
@@ -197,6 +239,9 @@ MORE_IMAGES = ("go", "jdk", "node", "php", "ruby")
 
 def cluster_tests(tally, short):
     """On the release build: what is looked for is in the order of things, not in memory."""
+    if os.geteuid() != 0:
+        tally.add("tests/cluster", 0, [], [("tests/cluster", "only root can start a node")], 0)
+        return
     names = IMAGES if short else IMAGES + MORE_IMAGES
     pytest(tally, RELEASE, "tests/cluster", inside=["tests/cluster/run.sh", *names, "--"],
            more=["-m", "not long"] if short else [])
@@ -208,7 +253,7 @@ def chaos_tests(tally):
     """On the release build: what is looked for is in the order of things, not in memory."""
     heading("faults")
     try:
-        with stack():
+        with stack(RELEASE, 27160):
             pytest(tally, RELEASE, "tests/chaos")
             meson_tests(tally, RELEASE, ["faults"])
     except RuntimeError as e:
@@ -257,7 +302,7 @@ def fuzz_one(target, seconds):
     if os.path.isdir(corpus):
         argv.append(corpus)
     done = call(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                errors="replace", env=os.environ | SANITIZER_ENV)
+                errors="replace", env=SANITIZER_ENV)
     return name, done.returncode, done.stdout
 
 
@@ -410,43 +455,49 @@ def report_cppcheck(out):
     print(f"  {n} remarks in {ASAN}/reports/cppcheck.txt ({time.monotonic() - start:.0f} s)")
 
 
-REPORTS = {"gcc": report_gcc, "clang": report_clang, "cppcheck": report_cppcheck}
-
-
-def reports(names=tuple(REPORTS)):
+def reports():
     """Analyzers with opinions worth reading and too many false ones to obey."""
     out = os.path.join(ROOT, ASAN, "reports")
     os.makedirs(out, exist_ok=True)
-    for name in names:
-        REPORTS[name](out)
+    for run in (report_gcc, report_clang, report_cppcheck):
+        run(out)
 
 
 # Long ones need one build only. What an API server says is read by code that a sanitizer should watch;
 # whether programs behave the same with and without a standby is the interpreters' affair.
 SANITIZED_ONLY = ("test_kube_*.py",)
-RELEASE_ONLY = ("test_setup.py", "test_standby.py", "test_standby_compile.py")
+RELEASE_ONLY = ("test_setup.py", "test_standby.py", "test_standby_compile.py",
+                "test_resident.py")
 CLUSTER_ONLY = ("test_deploy_kubernetes.py",)
 
 
+def sanitized_tests(tally):
+    stack_tests(tally)
+    pytest(tally, ASAN, "tests/integration", without=RELEASE_ONLY, more=["-m", "not alone"])
+    pytest(tally, ASAN, without=CLUSTER_ONLY)
+
+
+def release_tests(tally):
+    chaos_tests(tally)
+    pytest(tally, RELEASE, "tests/integration", without=SANITIZED_ONLY,
+           more=["-m", "not long and not alone"])
+    # All others ran with what a sanitizer sees; the load, the faults and the attacks run on this build.
+    pytest(tally, RELEASE, without=CLUSTER_ONLY, more=["-m", "release_only"])
+    contract(tally, RELEASE)
+
+
 def run_all(tally, seconds):
-    built = build(tally, "build-asan", ASAN)
-    if built:
+    if build(tally, "build-asan", ASAN) and build(tally, "build", RELEASE):
+        # Alone: limits are held to milliseconds, and a census is taken of the host.
         meson_tests(tally, ASAN, without=["stack", "faults"])
-        stack_tests(tally)
-        pytest(tally, ASAN, "tests/integration", without=RELEASE_ONLY)
-        pytest(tally, ASAN, without=CLUSTER_ONLY)
-    if build(tally, "build", RELEASE):
         meson_tests(tally, RELEASE, ["sandbox"])
-        pytest(tally, RELEASE, "tests/integration", without=SANITIZED_ONLY, more=["-m", "not long"])
-        pytest(tally, RELEASE, without=CLUSTER_ONLY)
-        contract(tally, RELEASE)
+        beside(lambda: sanitized_tests(tally), lambda: release_tests(tally))
+        pytest(tally, RELEASE, "tests/integration", more=["-m", "alone"])
         pytest(tally, RELEASE, "tests/hostile")
-        chaos_tests(tally)
+        cluster_tests(tally, short=True)
     if build(tally, "build-fuzz", FUZZ):
         fuzz(tally, seconds)
         check(tally)
-    if built:
-        reports(("gcc", "cppcheck"))  # clang's takes as long as all others together
 
 
 def main():

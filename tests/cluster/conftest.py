@@ -10,7 +10,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from pod_cluster import LOAD_POOLS, NAMESPACE_FOLDER, PodCluster, kubectl  # noqa: E402
 
 from cluster import URLS  # noqa: E402
-from load import Load, assert_right  # noqa: E402
+from load import Load, assert_right, sql  # noqa: E402
 
 
 def pytest_configure(config):
@@ -57,14 +57,15 @@ def small_pools(cluster):
 @pytest.fixture(name="under_load")
 def load_and_fault(cluster, pools):  # pylint: disable=unused-argument
     """Has a fault happen under a load. In the end every task that was accepted has one result, and
-    the right one."""
-    def run(fault, *args):
+    the right one. The fault may return ids of tasks that it has submitted itself."""
+    def run(fault):
+        others = {row[0] for row in sql(cluster, "SELECT id FROM task")}
         load = Load(cluster, threads=4)
         try:
             load.grow(30)
-            fault(*args)
+            others.update(fault() or ())
             load.grow(30)
         finally:
             load.end.set()
-        assert_right(cluster, load)
+        assert_right(cluster, load, others=others)
     return run

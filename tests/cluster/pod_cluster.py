@@ -8,6 +8,8 @@ import functools
 import glob
 import json
 import os
+import pwd
+import shutil
 import subprocess
 import sys
 
@@ -23,6 +25,7 @@ from harness import wait_until  # noqa: E402
 # Every language of a load (tests/chaos/load.py) has a pool. More would not fit on a node of two cores.
 LOAD_POOLS = ("bash", "python", "c")
 NAMESPACE, NODE = "code-exec-system", "node-1"
+USER = "nobody"  # of the processes beside the node
 DEPLOY = os.path.join(ROOT, "deploy", "kubernetes")
 NAMESPACE_FOLDER = os.path.join(DEPLOY, "namespace")
 STATE = os.environ.get("KILN_CLUSTER_DIR") or os.path.join(ROOT, "build", "cluster")
@@ -43,7 +46,8 @@ def kubectl(*args, check=True, namespace=NAMESPACE, text=None):
 
 
 def apply(thing):
-    kubectl("apply", "-f", "-", text=json.dumps(thing))
+    kubectl("apply", "-f", "-", text=json.dumps(thing),
+            namespace=thing["metadata"].get("namespace", NAMESPACE))
 
 
 def get(kind, *args):
@@ -110,18 +114,35 @@ class Audit:
 class PodCluster(processes.Cluster):
     """A scheduler has no more rights than the manifests give. There are no pools until template()."""
 
-    def __init__(self, directory, **more):
-        self.token = os.path.join(str(directory), "token")
+    def __init__(self, directory, config=(), **more):
+        # Started as root, a scheduler is somebody else by the time at which it reads these two.
+        self.token, self.ca = (os.path.join(str(directory), name) for name in ("token", "ca.crt"))
         token = kubectl("create", "token", "kiln-scheduler", "--duration=24h").stdout
         with open(os.open(self.token, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as f:
             f.write(token)
-        super().__init__(directory, runners=0, **more)
+        user = pwd.getpwnam(USER)
+        os.chown(self.token, user.pw_uid, user.pw_gid)
+        shutil.copyfile(os.path.join(STATE, "pki", "ca.crt"), self.ca)
+        super().__init__(directory, runners=0, config=[f"--user={USER}", *config], **more)
         self.give_keys()
 
     def scheduler(self, name, pods=None, secret_file=None):
-        ca = os.path.join(STATE, "pki", "ca.crt")
-        url = f"kubernetes:{NAMESPACE}?server=https://127.0.0.1:6443&ca={ca}&token={self.token}"
+        url = f"kubernetes:{NAMESPACE}?server=https://127.0.0.1:6443&ca={self.ca}&token={self.token}"
         return super().scheduler(name, pods or url, secret_file)
+
+    def wait_ready(self):
+        """A scheduler is ready once it has a runner, and there is no pool yet."""
+        def alive(scheduler):
+            assert scheduler.process.poll() is None, scheduler.log_text()
+            try:
+                return scheduler.get("/healthz").status == 200
+            except OSError:
+                return False
+        for scheduler in self.schedulers:
+            wait_until(functools.partial(alive, scheduler), what=f"{scheduler.name} alive")
+        for api in self.apis:
+            api.wait_ready()
+        return self
 
     def give_keys(self):
         """The Secret that the init containers take the runners' keys from."""
@@ -162,6 +183,12 @@ class PodCluster(processes.Cluster):
         def found():
             return [s for s in self.schedulers if "\nkiln_leader 1" in s.get("/metrics").body.decode()]
         return wait_until(found, 60, every=0.2, what="a leader")[0]
+
+    def busy(self):
+        """Names of the pods that run a task now, by the leader's word. (A task that runs says where only
+        once it has a result.)"""
+        told = json.loads(self.leading().get("/pods").body)
+        return [pod["name"] for pod in told["pods"] if pod["used"]]
 
     def close(self):
         try:

@@ -66,15 +66,18 @@ def test_api_server_is_away(cluster, under_load):
     """Schedulers work on with the pods that they know, and say that they are well."""
     def fault():
         node("hold", "apiserver")
+        ids = []
         try:
             for i in range(20):
                 task = cluster.client().run("python", f"print({i})")
                 assert task["stdout"] == f"{i}\n"
+                ids.append(task["task_id"])
             assert {s.get("/readyz").status for s in cluster.schedulers} == {200}
             time.sleep(15)
         finally:
             node("release", "apiserver")
             wait_until(api_answers, 60, every=0.2, what="the API server")
+        return ids
     under_load(fault)
 
 
@@ -164,4 +167,5 @@ def test_memory_of_a_pod_is_exceeded(cluster, under_load):
         for task in tasks:
             done = cluster.client().wait(task, 120)
             assert (done["status"], done["outcome"]) in (("done", "memory_limit"), ("failed", None)), done
+        return tasks
     under_load(fault)

@@ -4,6 +4,7 @@ fake_kube.py), its kubelet starts real runners. What tasks get is what they get 
 
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,12 +17,17 @@ import harness
 sys.path.insert(0, os.path.join(harness.ROOT, "tests", "integration"))
 from fake_kube import Kube  # noqa: E402
 from fake_runners import Runners  # noqa: E402
+import place  # noqa: E402
 
 
 class Cluster(Runners):
     def __init__(self, directory):
         super().__init__(Kube(pod_port=29464), directory, harness.program, harness.clean_env(),
                          self.make_key)
+        # One language: runners that start by the half dozen would look for all of them at once.
+        self.languages = os.path.join(directory, "languages")
+        os.mkdir(self.languages, 0o755)
+        shutil.copy(os.path.join(harness.ROOT, "languages", "python.yaml"), self.languages)
         self.secret, self.keys = os.path.join(directory, "secret"), {}
         with open(os.open(self.secret, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as f:
             f.write(secrets.token_hex(32) + "\n")
@@ -122,6 +128,68 @@ def test_roll_out_under_load_costs_no_attempt(cluster, serve):
         t.join()
     assert {(r["outcome"], r["stdout"], r["attempt"]) for r in results} == {("ok", "x\n", 1)}
     assert {r["pod"] for r in results} - before, "the new pods have served"
+
+
+def test_pods_that_are_used_up_are_replaced_and_no_task_is_lost(cluster, serve):
+    cluster.kube.template("python", min=2, max=6, slots=2, recycle_tasks=4)
+    server = serve()
+    tasks = [server.submit("python", f"import time; time.sleep(0.1); print({i})") for i in range(40)]
+    done = [server.wait(t, 120) for t in tasks]
+    assert [(t["outcome"], t["stdout"], t["attempt"]) for t in done] == \
+        [("ok", f"{i}\n", 1) for i in range(40)]
+    harness.wait_until(lambda: len(cluster.ended) >= 2, 30, what="pods that have ended")
+
+
+def test_runner_that_ends_by_itself_loses_no_task(cluster, serve):
+    cluster.more = ["--max-tasks", "3"]
+    cluster.kube.template("python", min=2, max=8, slots=2)
+    server = serve()
+    tasks = [server.submit("python", f"print({i})") for i in range(24)]
+    done = [server.wait(t, 120) for t in tasks]
+    assert [(t["outcome"], t["stdout"], t["attempt"]) for t in done] == \
+        [("ok", f"{i}\n", 1) for i in range(24)]
+    assert len({t["pod"] for t in done}) >= 8
+
+
+@pytest.mark.skipif(place.reason_not(harness.BUILD) is not None,
+                    reason=str(place.reason_not(harness.BUILD)))
+def test_pods_without_namespaces_are_used_once(cluster, serve, tmp_path):
+    os.chmod(cluster.directory, 0o755)
+
+    def prefix(name):
+        root = tmp_path / name
+        root.mkdir()
+        # Its key is its user's, as a Secret's file is with fsGroup.
+        for key in os.listdir(cluster.directory):
+            if key.endswith("-key"):
+                os.chown(os.path.join(cluster.directory, key), place.USER, place.USER)
+        return place.prefix(root, harness.BUILD, net=False, more=cluster.directory)
+    cluster.prefix, cluster.more = prefix, ["--isolation", "auto"]
+    cluster.env = cluster.env | {"ASAN_OPTIONS": "detect_leaks=0"}
+    cluster.kube.template("python", min=1, max=4, slots=1, recycle_tasks=1, key="pod")
+    server = serve()
+    tasks = [server.submit("python", f"print({i})") for i in range(6)]
+    done = [server.wait(t, 120) for t in tasks]
+    assert [(t["outcome"], t["stdout"], t["attempt"]) for t in done] == \
+        [("ok", f"{i}\n", 1) for i in range(6)]
+    assert {(t["isolation"]["level"], t["isolation"]["namespaces"]) for t in done} == {("pod", False)}
+    assert len({t["pod"] for t in done}) == 6, "no pod ran two"
+
+
+def test_key_of_one_pod_is_no_other_pods(cluster, serve):
+    cluster.kube.template("python", min=2, max=2, slots=2, key="pod")
+    server = serve()
+    harness.wait_until(lambda: len(cluster.running()) == 2, what="two pods")
+    assert server.run("python", "print(1)")["stdout"] == "1\n"
+    keys = [open(os.path.join(cluster.directory, name), encoding="ascii").read()
+            for name in os.listdir(cluster.directory) if name.endswith(".pod-key")]
+    assert len(keys) == len(set(keys)) == 2
+    assert {k.split()[1] for k in keys} == set(cluster.running())
+    # Runners that have the pool's key are not talked to where each should have its own.
+    cluster.key_of = lambda name, pool: cluster.key(pool)
+    cluster.kill(cluster.running()[0])
+    harness.wait_until(lambda: 'kiln_pool_pods{pool="python",state="lost"} 1' in
+                       server.get("/metrics").body.decode(), 30, what="one that is not let in")
 
 
 def test_api_server_away_does_not_stop_tasks(cluster, serve):

@@ -168,14 +168,10 @@ def test_no_descriptor_is_leaked(make_server):
 
 
 @pytest.mark.release_only
-def test_idle_server_is_small_and_starts_fast(make_server):
-    server = make_server(start=False, slots=4)
-    start = time.monotonic()
-    server.start()
-    took = time.monotonic() - start
+def test_idle_server_is_small(make_server):
+    server = make_server(slots=4)
     time.sleep(1)
     assert server.resident_bytes() < 60 << 20, server.resident_bytes()
-    assert took < 1.5, took
 
 
 def test_keep_alive_serves_many_requests(server):

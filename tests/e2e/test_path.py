@@ -4,7 +4,9 @@
 import base64
 import json
 import os
+import re
 import shutil
+import subprocess
 import tempfile
 import time
 import uuid
@@ -128,7 +130,7 @@ def test_usage_and_isolation_are_told(server):
     assert isolation["namespaces"] is True
     assert isolation["seccomp"] is True
     assert isinstance(isolation["landlock"], int)
-    assert isolation["standby"] in ("none", "sandbox", "exec", "fork")
+    assert isolation["standby"] in ("none", "sandbox", "exec", "fork", "resident")
     assert task["pod"]
     line = task["timeline"]
     assert line["queued_at"] <= line["started_at"] <= line["finished_at"], line
@@ -282,7 +284,7 @@ def test_interpreter_that_stands_by_and_one_that_may_not(make_server, scratch):
     languages = tempfile.mkdtemp(dir=scratch)
     os.chmod(languages, 0o755)
     shutil.copy(os.path.join(harness.ROOT, "languages", "javascript.yaml"), languages)
-    server = make_server(start=False, args=("--languages", languages, "--standby-bytes=256MiB"))
+    server = make_server(start=False, args=("--languages", languages, "--standby-bytes=256MiB", "--fork-bytes=0"))
     server.env["KILN_SETUP_DIR"] = os.path.join(server.directory, "setup")
     server.start()
     seen = set()
@@ -296,3 +298,31 @@ def test_interpreter_that_stands_by_and_one_that_may_not(make_server, scratch):
         seen.add(standby(standby=False))
         time.sleep(0.2)
     assert "exec" not in seen
+
+    def metric(name):
+        text = server.get("/metrics").body.decode()
+        found = re.findall(rf'(?m)^kiln_{name}}}? (\S+)$', text)
+        return float(found[0]) if found else 0
+    language = 'language="javascript",step="run"'
+    harness.wait_until(lambda: metric(f"standbys{{{language}") == 2, seconds=20, what="two that wait")
+    used, free = (metric(f'standby_budget_bytes{{state="{state}"') for state in ("used", "free"))
+    assert used >= 2 * 48 << 20 and used + free == 256 << 20
+    held = [metric(f'standby_memory_bytes{{{language},source="{source}"') for source in ("cgroup", "declared")]
+    assert sum(held) > 2 << 20 and sum(1 for n in held if n) == 1, held
+
+
+def test_benchmark_measures_it_by_its_driver(server, scratch):
+    report = os.path.join(tempfile.mkdtemp(dir=scratch), "report.json")
+    done = subprocess.run(
+        ["/usr/bin/python3", os.path.join(harness.ROOT, "bench", "run.py"), "--build", harness.BUILD, "--quick",
+         "--driver", "kiln", "--url", f"http://127.0.0.1:{server.port}", "--only", "python,c-unseen",
+         "--pid", str(server.process.pid), "--report", report],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stdout
+    with open(report, encoding="utf-8") as f:
+        programs = json.load(f)["driver"]["programs"]
+    assert [p["key"] for p in programs] == ["python", "c-unseen"]
+    for program in programs:
+        for one in [*program["closed"], program["paced"]]:
+            assert one["errors"] == 0 and one["n"] > 0, one
+        assert program["paced"]["p50_ms"] > program["floor"]["p50_ms"] / 4 and program["closed"][2]["cpu_ms"] > 0

