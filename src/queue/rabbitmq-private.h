@@ -104,12 +104,12 @@ struct rabbit_lane {
 	int hung_ms; /* it does not answer: the pause before it is tried again; 0: it does */
 	/* Monotonic; stalled: a publish was not confirmed, while others were. */
 	int64_t hung_until_us, stalled_until_us;
-	size_t wanted;		      /* prefetch */
-	size_t consuming;	      /* prefetch of the consumer; 0: there is none */
-	amqp_channel_t channel;	      /* of its consumer; 0: none yet */
-	bool open;		      /* the channel is, in this session */
-	char tag[16];		      /* of that consumer */
-	bool consume_again, followed; /* followed: counted each second, whatever is wanted */
+	size_t wanted;		/* prefetch */
+	size_t consuming;	/* prefetch of the consumer; 0: there is none */
+	amqp_channel_t channel; /* of its consumer; 0: none yet */
+	bool open;		/* the channel is, in this session */
+	char tag[16];		/* of that consumer */
+	bool followed;		/* counted each second, whatever is wanted */
 	struct rabbit_content content;
 	int64_t counted_us;		/* monotonic: when its count was asked for last */
 	uint64_t sample_in, sample_out; /* seen_in and seen_out when it was asked */
@@ -282,7 +282,10 @@ int rabbit_declare_lane(struct rabbit_thread *t, struct rabbit_lane *lane);
 int rabbit_retry_broken(struct rabbit_thread *t);
 int rabbit_ask_counts(struct rabbit_thread *t);
 void rabbit_counted(struct rabbit_thread *t, const amqp_queue_declare_ok_t *m);
-int rabbit_samples_refused(struct rabbit_thread *t);
+int rabbit_samples_refused(struct rabbit_thread *t, uint16_t code); /* 0 or -ENOTCONN */
+/* Its queue was deleted, or it is not bound any more. 0; -ENOTCONN, which ends the session, where
+ * it is consumed from. */
+int rabbit_lane_gone(struct rabbit_thread *t, struct rabbit_lane *lane);
 
 /* ---- rabbitmq_hung.c ---- */
 /* Ends the session for what was asked of l at that time. */
@@ -293,8 +296,8 @@ int rabbit_declare_dead_once(struct rabbit_thread *t, struct err *e); /* as a se
 /* ---- rabbitmq_publish.c ---- */
 int rabbit_send_publishes(struct rabbit_thread *t);
 void rabbit_confirmed(struct rabbit_thread *t, uint64_t tag, bool multiple, bool ok);
-void rabbit_mark_returned(struct rabbit_thread *t, const char *message_id);
-int rabbit_expire_publishes(struct rabbit_thread *t); /* 0 or -ENOTCONN */
+int rabbit_returned(struct rabbit_thread *t, const char *message_id); /* 0 or -ENOTCONN */
+int rabbit_expire_publishes(struct rabbit_thread *t);		      /* 0 or -ENOTCONN */
 void rabbit_fail_publishes(struct rabbit_thread *t, bool in_flight);
 int rabbit_write(struct rabbit_conn *c, const struct rabbit_url *url, const char *key,
 		 const struct queue_message *m, struct err *e);
@@ -304,7 +307,6 @@ int rabbit_consume_lanes(struct rabbit_thread *t);
 int rabbit_settle(struct rabbit_thread *t);
 void rabbit_release_handed(struct rabbit_thread *t);
 void rabbit_delivered(struct rabbit_thread *t, struct rabbit_lane *lane);
-void rabbit_consumer_cancelled(struct rabbit_thread *t, struct rabbit_lane *lane);
 void rabbit_drop_deliveries(struct rabbit_thread *t);
 
 /* ---- rabbitmq_content.c ---- */

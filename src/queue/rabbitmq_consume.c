@@ -18,8 +18,6 @@
  * possible, the original is rejected after all.
  */
 
-enum { CONSUME_AGAIN_MS = 500 };
-
 /* ---- consumers ---- */
 
 static int open_lane_channel(struct rabbit_thread *t, struct rabbit_lane *lane, struct err *e)
@@ -75,7 +73,6 @@ static int renew(struct rabbit_thread *t, struct rabbit_lane *lane)
 	struct err e = {""};
 	int r;
 
-	lane->consume_again = false;
 	if (lane->wanted) {
 		r = rabbit_declare_lane(t, lane);
 		if (r == -EAGAIN)
@@ -123,7 +120,7 @@ int rabbit_consume_lanes(struct rabbit_thread *t)
 
 		if (r < 0)
 			return r;
-		if (lane->wanted == lane->consuming && !lane->consume_again)
+		if (lane->wanted == lane->consuming)
 			continue;
 		if (lane->wanted && (lane->hung_ms || now_us < lane->broken_until_us))
 			continue;
@@ -132,15 +129,6 @@ int rabbit_consume_lanes(struct rabbit_thread *t)
 			return r;
 	}
 	return 0;
-}
-
-/* The broker ended it: its queue was deleted, or moved. */
-void rabbit_consumer_cancelled(struct rabbit_thread *t, struct rabbit_lane *lane)
-{
-	(void)t;
-	lane->consuming = 0;
-	lane->declared = false;
-	lane->broken_until_us = rabbit_now_us() + CONSUME_AGAIN_MS * 1000;
 }
 
 /* ---- deliveries ---- */

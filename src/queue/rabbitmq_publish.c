@@ -113,22 +113,20 @@ static const struct queue_message *message_of(const struct rabbit_item *item)
 	return item->kind == RABBIT_PUBLISH ? &item->request->message : &item->delivery.message;
 }
 
-void rabbit_mark_returned(struct rabbit_thread *t, const char *message_id)
+int rabbit_returned(struct rabbit_thread *t, const char *message_id)
 {
 	struct rabbit_item *item;
 	struct uuid id;
 
 	if (uuid_parse(message_id, &id) < 0)
-		return;
+		return 0;
 	LIST_FOREACH (item, &t->in_flight, flight_link) {
 		if (item->answered || item->returned || !uuid_eq(&message_of(item)->id, &id))
 			continue;
 		item->returned = true;
-		/* Its queue is gone; the next one has it made again. */
-		item->lane->declared = false;
-		item->lane->consume_again = item->lane->consuming > 0;
-		return;
+		return rabbit_lane_gone(t, item->lane);
 	}
+	return 0;
 }
 
 /* To a queue that does not confirm, one message in a while. */

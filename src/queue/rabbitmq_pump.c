@@ -37,29 +37,31 @@ static struct rabbit_content *content_of(struct rabbit_thread *t, const struct r
 	return lane ? &lane->content : NULL;
 }
 
-static void complete(struct rabbit_thread *t, const struct rabbit_conn *c, amqp_channel_t channel,
-		     struct rabbit_content *content)
+static int complete(struct rabbit_thread *t, const struct rabbit_conn *c, amqp_channel_t channel,
+		    struct rabbit_content *content)
 {
-	if (content->kind == CONTENT_RETURN)
-		rabbit_mark_returned(t, content->message_id);
-	else
-		rabbit_delivered(t, lane_of(t, c, channel));
+	bool is_return = content->kind == CONTENT_RETURN;
+
 	content->kind = CONTENT_NONE;
+	if (is_return)
+		return rabbit_returned(t, content->message_id);
+	rabbit_delivered(t, lane_of(t, c, channel));
+	return 0;
 }
 
 /* A frame of a message: header or body. */
-static int on_content(struct rabbit_thread *t, const struct rabbit_conn *c, const amqp_frame_t *f)
+static int on_content(struct rabbit_thread *t, const struct rabbit_conn *c, const amqp_frame_t *f,
+		      struct err *e)
 {
 	struct rabbit_content *content = content_of(t, c, f->channel);
-	int r;
+	int r = -EPROTO;
 
-	if (!content)
-		return -EPROTO;
-	r = f->frame_type == AMQP_FRAME_HEADER ? rabbit_content_header(content, f)
-					       : rabbit_content_body(content, f);
-	if (r > 0)
-		complete(t, c, f->channel, content);
-	return r < 0 ? r : 0;
+	if (content)
+		r = f->frame_type == AMQP_FRAME_HEADER ? rabbit_content_header(content, f)
+						       : rabbit_content_body(content, f);
+	if (r < 0)
+		return err_set(e, r, "the broker's frames are out of order");
+	return r > 0 ? complete(t, c, f->channel, content) : 0;
 }
 
 /* ---- methods ---- */
@@ -117,9 +119,7 @@ static int on_cancel(struct rabbit_thread *t, struct rabbit_conn *c, const amqp_
 	struct rabbit_lane *lane = lane_of(t, c, f->channel);
 
 	(void)e;
-	if (lane)
-		rabbit_consumer_cancelled(t, lane);
-	return 0;
+	return lane ? rabbit_lane_gone(t, lane) : 0;
 }
 
 static int on_count(struct rabbit_thread *t, struct rabbit_conn *c, const amqp_frame_t *f,
@@ -168,7 +168,7 @@ static int on_channel_close(struct rabbit_thread *t, struct rabbit_conn *c, cons
 	const amqp_channel_close_t *m = f->payload.method.decoded;
 
 	if (!is_out(t, c) && f->channel == CHANNEL_SAMPLES)
-		return rabbit_samples_refused(t);
+		return rabbit_samples_refused(t, m->reply_code);
 	return rabbit_close_reason(m->reply_code, m->reply_text, e);
 }
 
@@ -202,8 +202,6 @@ static const struct {
 static int on_frame(struct rabbit_thread *t, struct rabbit_conn *c, const amqp_frame_t *f,
 		    struct err *e)
 {
-	int r;
-
 	switch (f->frame_type) {
 	case AMQP_FRAME_METHOD:
 		for (size_t i = 0; i < ARRAY_SIZE(methods); i++)
@@ -212,8 +210,7 @@ static int on_frame(struct rabbit_thread *t, struct rabbit_conn *c, const amqp_f
 		return 0;
 	case AMQP_FRAME_HEADER:
 	case AMQP_FRAME_BODY:
-		r = on_content(t, c, f);
-		return r < 0 ? err_set(e, r, "the broker's frames are out of order") : 0;
+		return on_content(t, c, f, e);
 	default:
 		return 0;
 	}

@@ -74,7 +74,7 @@ static void tell_up(struct rabbit_thread *t)
 
 static void forget_lane(struct rabbit_lane *lane)
 {
-	lane->declared = lane->open = lane->consume_again = false;
+	lane->declared = lane->open = false;
 	lane->consuming = 0;
 	lane->counted_us = lane->broken_until_us = lane->stalled_until_us = 0;
 	lane->content.kind = CONTENT_NONE;

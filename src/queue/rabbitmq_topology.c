@@ -25,6 +25,7 @@ enum {
 	COUNT_MS = 1000,
 	COUNT_IDLE_MS = 5000,
 	BROKEN_MS = 5000,
+	GONE_MS = 1000,
 };
 
 void rabbit_name(const struct rabbit_url *url, const char *what, char dst[static RABBIT_NAME_MAX])
@@ -167,6 +168,30 @@ int rabbit_declare_lane(struct rabbit_thread *t, struct rabbit_lane *lane)
 	return 0;
 }
 
+/*
+ * RabbitMQ 3.10.8: a channel that hears of the end of its queue asks whether there is one of that
+ * name, and where somebody has made it again already, it consumes from that one, but forgets it in
+ * the same breath: the new queue delivers to a consumer whose channel drops everything, and nobody
+ * is told. So queues are not made again at once, and whoever consumed from one begins a new
+ * session: what its channels have forgotten goes back with them.
+ */
+int rabbit_lane_gone(struct rabbit_thread *t, struct rabbit_lane *lane)
+{
+	int64_t again_us = rabbit_now_us() + GONE_MS * 1000;
+	struct err e;
+	int r;
+
+	lane->declared = false;
+	if (!lane->consuming) {
+		lane->broken_until_us = again_us;
+		return 0;
+	}
+	(void)err_set(&e, -ENOTCONN, "the queue \"%s\" was deleted", lane->queue);
+	r = rabbit_lose(t, &e);
+	t->retry_at_us = again_us;
+	return r;
+}
+
 /* Those that the broker refused are asked for again also where nobody publishes, so that what is
  * said of them is true. */
 int rabbit_retry_broken(struct rabbit_thread *t)
@@ -242,18 +267,17 @@ void rabbit_counted(struct rabbit_thread *t, const amqp_queue_declare_ok_t *m)
 	(void)eventfd_write(q->loop_fd, 1);
 }
 
-/* The queue that was asked about is gone: the broker has closed the channel. */
-int rabbit_samples_refused(struct rabbit_thread *t)
+/* The broker has closed the channel; where nothing has the name, the queue was deleted. */
+int rabbit_samples_refused(struct rabbit_thread *t, uint16_t code)
 {
 	amqp_channel_close_ok_t ok = {0};
+	struct rabbit_lane *lane = t->asked;
 	struct err e = {""};
 	int r;
 
-	if (t->asked) {
-		t->asked->declared = false;
-		t->asked->consume_again = t->asked->consuming > 0;
-	}
 	t->asked = NULL;
+	if (lane && code == AMQP_NOT_FOUND && rabbit_lane_gone(t, lane) < 0)
+		return -ENOTCONN;
 	r = amqp_send_method(t->in.c, CHANNEL_SAMPLES, AMQP_CHANNEL_CLOSE_OK_METHOD, &ok);
 	if (r < 0)
 		(void)rabbit_status(r, &e);

@@ -570,10 +570,11 @@ static void deleted_queue_is_made_again(void **state)
 	(void)amqp_queue_delete(c.c, 1, amqp_cstring_bytes(name), 0, 0);
 	assert_int_equal(rabbit_reply(&c, 1, NULL), 0);
 	rabbit_disconnect(&c, true);
-	/* The first may come back as one that no queue takes. */
+	/* With a new session, since its channels cannot be trusted any more. */
+	RUN_UNTIL(f, f->n_lost == 1);
 	RUN_UNTIL(f, publish(f) == 0);
 	RUN_UNTIL(f, f->n_delivered >= 2);
-	assert_int_equal(f->n_lost, 0);
+	assert_int_equal(f->n_lost, 1);
 }
 
 static void publish_without_a_queue_fails(void **state)
@@ -592,7 +593,7 @@ static void publish_without_a_queue_fails(void **state)
 	(void)amqp_queue_delete(c.c, 1, amqp_cstring_bytes(name), 0, 0);
 	assert_int_equal(rabbit_reply(&c, 1, NULL), 0);
 	assert_int_equal(publish(f), -EAGAIN);
-	assert_int_equal(publish(f), 0);
+	RUN_UNTIL(f, publish(f) == 0);
 	assert_int_equal(count_of(&c, &u, "python.normal"), 1);
 	rabbit_disconnect(&c, true);
 }
