@@ -14,5 +14,5 @@ COPY src /src/src
 COPY tests/meson.build /src/tests/meson.build
 COPY bench /src/bench
 RUN meson setup /build /src --buildtype=release --strip --prefix=/usr -Dtests=disabled \
- && ninja -C /build kiln kiln-runner kiln-sandbox kiln-zygote.so \
+ && ninja -C /build kiln kiln-runner kiln-sandbox kiln-zygote.so kiln-zygote-ruby.so \
  && DESTDIR=/out meson install -C /build --no-rebuild

@@ -269,7 +269,8 @@ static int environment(const struct zygotes *all, const struct language *l, char
 		       struct err *e)
 {
 	const struct language_standby *s = &l->run.standby;
-	AUTO_FREE char *folder = NULL;
+	const int stem = (int)(strrchr(all->cfg.library, '.') - all->cfg.library);
+	AUTO_FREE char *folder = NULL, *front = NULL;
 	struct buf imports;
 	char **envp = NULL;
 	int r = environment_new(l, &envp, e);
@@ -278,10 +279,14 @@ static int environment(const struct zygotes *all, const struct language *l, char
 		return r;
 	buf_init(&imports, IMPORTS_BYTES_MAX);
 	join(s->imports, &imports);
-	r = asprintf(&folder, "%s/%s", all->standby_dir, s->fork) < 0 ? -ENOMEM
-								      : buf_error(&imports);
+	r = asprintf(&folder, "%s/%s", all->standby_dir, s->fork) < 0 ||
+			    asprintf(&front, "%.*s-%s.so", stem, all->cfg.library, s->fork) < 0
+		    ? -ENOMEM
+		    : buf_error(&imports);
 	if (r == 0 && s->variable)
 		r = environment_add(&envp, s->variable, folder);
+	if (r == 0 && s->preload)
+		r = environment_add(&envp, "LD_PRELOAD", front);
 	if (r == 0)
 		r = environment_add(&envp, "KILN_ZYGOTE", all->cfg.library);
 	if (r == 0)

@@ -35,6 +35,7 @@ struct language_standby {
 	char *fork;	      /* NULL: each is started; else tasks are forked of one, which finds
 			       * what makes that of it in this folder beside the language files */
 	char *variable;	      /* of its environment, that is to have the folder's path */
+	bool preload;	      /* kiln-zygote-FORK.so stands in front of its libraries */
 	char **imports;	      /* what programs are going to want, or NULL */
 };
 

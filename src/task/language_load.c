@@ -126,6 +126,11 @@ static int standby_variable(const struct yaml_value *v, void *dst, struct err *e
 		       : yaml_error(v, e, "\"%s\" is no name of a variable", s->variable);
 }
 
+static int standby_preload(const struct yaml_value *v, void *dst, struct err *e)
+{
+	return yaml_as_bool(v, &((struct language_standby *)dst)->preload, e);
+}
+
 static bool is_word(const char *text)
 {
 	return text[0] && !strpbrk(text, " \t\n");
@@ -142,14 +147,16 @@ static int step_standby(const struct yaml_value *v, void *dst, struct err *e)
 		{"argv", true, standby_argv},	     {"memory_bytes", true, standby_memory},
 		{"args", false, standby_args},	     {"fork", false, standby_fork},
 		{"imports", false, standby_imports}, {"variable", false, standby_variable},
+		{"preload", false, standby_preload},
 	};
 	struct language_standby *s = &((struct language_step *)dst)->standby;
 	int r;
 
 	s->args = true;
 	r = read_mapping(v, keys, ARRAY_SIZE(keys), s, e);
-	if (r == 0 && !s->fork && (s->imports || s->variable))
-		return yaml_error(v, e, "\"imports\" and \"variable\" go with \"fork\"");
+	if (r == 0 && !s->fork && (s->imports || s->variable || s->preload))
+		return yaml_error(v, e,
+				  "\"imports\", \"variable\" and \"preload\" go with \"fork\"");
 	return r;
 }
 

@@ -112,7 +112,7 @@ class Runner:
                cold=False):
         """Sends ASSIGN, with CONTENT for what is big. Returns the task's id."""
         task = task or uuid.uuid4().bytes
-        entry = entry or {"python": "main.py", "c": "main.c", "java": "Main.java",
+        entry = entry or {"python": "main.py", "ruby": "main.rb", "c": "main.c", "java": "Main.java",
                           "bash": "main.sh", "cpp": "main.cpp"}.get(language, "main")
         files = dict(files or {})
         if code is not None:

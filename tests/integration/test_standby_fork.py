@@ -11,18 +11,20 @@ import time
 
 import pytest
 
-import python_programs as programs
+import python_programs
+import ruby_programs
 import runner as r
 
 ROOT = os.geteuid() == 0
 MIB = 1 << 20
+PROGRAMS = {"python": python_programs, "ruby": ruby_programs}
 LIMITS = {"memory_bytes": 256 * MIB, "processes": 64, "cpu_ms": 10000, "wall_ms": 20000}
 
 
 def runner(*args, **more):
     user = ("--user", "64777:64777") if ROOT else ()
     return r.Runner("--fork-bytes", str(512 * MIB), *user, *args,
-                    languages=r.copy_languages("python"), **more)
+                    languages=r.copy_languages(*PROGRAMS), **more)
 
 
 def close(one):
@@ -52,11 +54,11 @@ def start():
         close(one)
 
 
-def forked(one, code, seconds=30, **more):
+def forked(one, code, seconds=30, language="python", **more):
     """Until a fork had it: an interpreter starts when it is asked for first."""
     end = time.monotonic() + seconds
     while True:
-        result = one.run("python", code, **more)
+        result = one.run(language, code, **more)
         if result.done["standby"] == "fork":
             return result
         assert time.monotonic() < end, (result.done, one.log_text())
@@ -75,13 +77,16 @@ def seen(result):
             result.run["limit_hit"], normal(result.stdout), normal(result.stderr))
 
 
-@pytest.mark.parametrize("name", list(programs.PROGRAMS))
-def test_is_the_same(shared, name):
+@pytest.mark.parametrize("language,name", [(language, name) for language, programs in PROGRAMS.items()
+                                           for name in programs.PROGRAMS])
+def test_is_the_same(shared, language, name):
+    programs = PROGRAMS[language]
+    code = programs.PROGRAMS[name]
     task = {"files": programs.FILES, "stdin": "one\ntwó\n".encode(), "args": ["a", "b c", ""],
             "limits": LIMITS | programs.LIMITS.get(name, {})}
-    cold = shared.run("python", programs.PROGRAMS[name], cold=True, **task)
+    cold = shared.run(language, code, cold=True, **task)
     assert cold.done["standby"] in ("sandbox", "none")
-    assert seen(cold) == seen(forked(shared, programs.PROGRAMS[name], **task))
+    assert seen(cold) == seen(forked(shared, code, language=language, **task))
 
 
 def test_heartbeats_and_accounts_have_the_forks_that_wait(start):

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * kiln-zygote-ruby.so: with kiln_zygote.rb beside the language files it makes of a Ruby that starts
+ *the one that tasks are forked of (zygote.h). It is loaded in front of Ruby's own library and
+ *stands in for two functions of libc:
+ *
+ * open	Ruby opens its program before it has started; here it gets another file, since there is
+ *none. fork	A Ruby that forks does more than that call, before and after. So it is told to fork
+ *by its own means, and the call is a spawner from there on, which returns in each task.
+ */
+
+#include "sandbox/host.h"
+#include "sandbox/protocol.h"
+#include "sandbox/zygote.h"
+
+#include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+/* The control socket is moved there at first: the numbers of Ruby's own are to be as usual. */
+enum { CONTROL_FD = 63, DESCRIPTORS_MAX = 16 };
+
+static int (*real_open)(const char *path, int flags, ...);
+static pid_t (*real_fork)(void);
+static const char *entry;
+static bool is_task;
+static struct zygote_program program;
+
+static _Noreturn void refuse(const char *lack)
+{
+	struct sandbox_reply_error reply = {
+		.h = {.magic = SANDBOX_MAGIC,
+		      .version = SANDBOX_PROTOCOL_VERSION,
+		      .type = SANDBOX_REPLY_ERROR},
+		.request = SANDBOX_CONFIGURE,
+		.error = EIO,
+	};
+
+	(void)snprintf(reply.message, sizeof(reply.message),
+		       "Ruby could not become one to fork tasks of: it lacks %s", lack);
+	(void)send(CONTROL_FD, &reply, sizeof(reply), MSG_NOSIGNAL);
+	_exit(1);
+}
+
+__attribute__((constructor)) static void note(int argc, char **argv)
+{
+	void *found = dlsym(RTLD_NEXT, "open");
+
+	memcpy(&real_open, &found, sizeof(found));
+	found = dlsym(RTLD_NEXT, "fork");
+	memcpy(&real_fork, &found, sizeof(found));
+	if (dup3(SANDBOX_CONTROL_FD, CONTROL_FD, O_CLOEXEC) < 0)
+		_exit(1);
+	(void)close(SANDBOX_CONTROL_FD);
+	entry = argc > 1 ? argv[argc - 1] : NULL;
+}
+
+/* ---- what a spawner must not have, and a Ruby does ---- */
+
+struct kept {
+	struct sigaction actions[NSIG];
+	sigset_t mask;
+	int fds[DESCRIPTORS_MAX];
+	size_t n_fds;
+};
+
+/* Ruby wakes itself by some, and closes those of its parent in a fork. */
+static void close_descriptors(struct kept *k)
+{
+	DIR *d = opendir("/proc/self/fd");
+	struct dirent *link;
+
+	if (!d)
+		refuse("/proc");
+	while ((link = readdir(d))) {
+		int fd = atoi(link->d_name);
+
+		if (fd <= STDERR_FILENO || fd == CONTROL_FD || fd == dirfd(d))
+			continue;
+		if (k->n_fds == DESCRIPTORS_MAX)
+			refuse("room for its descriptors");
+		k->fds[k->n_fds++] = fd;
+	}
+	(void)closedir(d);
+	for (size_t i = 0; i < k->n_fds; i++)
+		(void)close(k->fds[i]);
+	if (dup2(CONTROL_FD, SANDBOX_CONTROL_FD) < 0)
+		refuse("its place for a socket");
+	(void)close(CONTROL_FD);
+}
+
+static void open_descriptors(const struct kept *k)
+{
+	for (size_t i = 0; i < k->n_fds; i++) {
+		int fd = real_open("/dev/null", O_RDWR | O_CLOEXEC);
+
+		if (fd >= 0 && fd != k->fds[i]) {
+			(void)dup3(fd, k->fds[i], O_CLOEXEC);
+			(void)close(fd);
+		}
+	}
+}
+
+/* The numbers that libc keeps for itself are refused. */
+static void keep_signals(struct kept *k)
+{
+	for (int sig = 1; sig < NSIG; sig++)
+		(void)sigaction(sig, NULL, &k->actions[sig]);
+	(void)sigprocmask(SIG_SETMASK, NULL, &k->mask);
+}
+
+static void restore_signals(const struct kept *k)
+{
+	for (int sig = 1; sig < NSIG; sig++)
+		(void)sigaction(sig, &k->actions[sig], NULL);
+	(void)sigprocmask(SIG_SETMASK, &k->mask, NULL);
+}
+
+/* ---- a fork that is a task ---- */
+
+static void *find(void *library, const char *name)
+{
+	void *found = dlsym(library, name);
+
+	if (!found)
+		refuse(name);
+	return found;
+}
+
+static void replace_environment(void)
+{
+	(void)clearenv();
+	for (const char **env = program.envp; *env; env++) {
+		char *text = strdup(*env);
+
+		if (text)
+			(void)putenv(text);
+	}
+}
+
+static void replace_arguments(void)
+{
+	void *found = find(RTLD_DEFAULT, "ruby_set_argv");
+	void (*set_argv)(int argc, const char **argv);
+	int argc = 0;
+
+	memcpy(&set_argv, &found, sizeof(found));
+	while (program.argv[argc])
+		argc++;
+	/* Behind the interpreter and the program. */
+	set_argv(argc - 2, program.argv + 2);
+}
+
+static void become_task(void)
+{
+	void *library = dlopen(getenv("KILN_ZYGOTE"), RTLD_NOW | RTLD_LOCAL);
+	void *found = library ? find(library, "kiln_zygote_serve") : NULL;
+	void (*serve)(int control_fd, struct zygote_program *ret_program);
+	static struct kept kept;
+
+	if (!found)
+		refuse("a library");
+	memcpy(&serve, &found, sizeof(found));
+	keep_signals(&kept);
+	close_descriptors(&kept);
+	serve(SANDBOX_CONTROL_FD, &program);
+	open_descriptors(&kept);
+	restore_signals(&kept);
+	replace_environment();
+	replace_arguments();
+}
+
+EXPORT pid_t fork(void)
+{
+	if (is_task)
+		return real_fork();
+	is_task = true;
+	become_task();
+	return 0;
+}
+
+/* ---- the program ---- */
+
+/* By the names that Ruby's library may ask for, of which headers make one here. */
+EXPORT int open_file(const char *path, int flags, ...) __asm__("open");
+EXPORT int open_file64(const char *path, int flags, ...) __asm__("open64")
+	__attribute__((alias("open")));
+
+int open_file(const char *path, int flags, ...)
+{
+	int mode = 0;
+
+	if (flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE) {
+		va_list args;
+
+		va_start(args, flags);
+		mode = va_arg(args, int);
+		va_end(args);
+	}
+	/* One that has something in it and begins with no "#", which would have a meaning. */
+	if (!is_task && entry && strcmp(path, entry) == 0)
+		return real_open("/proc/self/exe", flags);
+	return real_open(path, flags, mode);
+}
