@@ -35,6 +35,7 @@ PROGRAMS = [
     Program("javascript", "JavaScript hello", "main.js", 'console.log("hello")\n', "javascript"),
     Program("java", "Java hello, compiled before", "Main.java", JAVA, "java"),
     Program("python", "Python, six imports", "main.py", IMPORTS, "python-imports"),
+    Program("ruby", "Ruby hello", "main.rb", 'puts "hello"\n', "ruby"),
 ]
 
 # Compiled each time.

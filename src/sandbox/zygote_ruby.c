@@ -2,14 +2,17 @@
 
 /*
  * kiln-zygote-ruby.so: with kiln_zygote.rb beside the language files it makes of a Ruby that starts
- *the one that tasks are forked of (zygote.h). It is loaded in front of Ruby's own library and
- *stands in for two functions of libc:
+ * the one that tasks are forked of (zygote.h). It is loaded in front of Ruby's own library and
+ * stands in for two functions of libc.
  *
- * open	Ruby opens its program before it has started; here it gets another file, since there is
- *none. fork	A Ruby that forks does more than that call, before and after. So it is told to fork
- *by its own means, and the call is a spawner from there on, which returns in each task.
+ * open: Ruby opens its program before it has started. Here it gets another file, since there is
+ * none.
+ *
+ * fork: A Ruby that forks does more than that call, before and after. So it is told to fork by its
+ * own means, and the call is a spawner from there on, which returns in each task.
  */
 
+#include "base/str.h"
 #include "sandbox/host.h"
 #include "sandbox/protocol.h"
 #include "sandbox/zygote.h"
@@ -18,6 +21,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -26,14 +30,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define EXPORT __attribute__((visibility("default")))
+#define EXPORT	__attribute__((visibility("default")))
+#define LIBRARY "KILN_ZYGOTE="
 
 /* The control socket is moved there at first: the numbers of Ruby's own are to be as usual. */
 enum { CONTROL_FD = 63, DESCRIPTORS_MAX = 16 };
 
 static int (*real_open)(const char *path, int flags, ...);
 static pid_t (*real_fork)(void);
-static const char *entry;
+static const char *entry, *zygote_library;
 static bool is_task;
 static struct zygote_program program;
 
@@ -53,7 +58,7 @@ static _Noreturn void refuse(const char *lack)
 	_exit(1);
 }
 
-__attribute__((constructor)) static void note(int argc, char **argv)
+__attribute__((constructor)) static void note(int argc, char **argv, char **envp)
 {
 	void *found = dlsym(RTLD_NEXT, "open");
 
@@ -63,6 +68,9 @@ __attribute__((constructor)) static void note(int argc, char **argv)
 	if (dup3(SANDBOX_CONTROL_FD, CONTROL_FD, O_CLOEXEC) < 0)
 		_exit(1);
 	(void)close(SANDBOX_CONTROL_FD);
+	for (; *envp; envp++)
+		if (str_has_prefix(*envp, LIBRARY))
+			zygote_library = *envp + strlen(LIBRARY);
 	entry = argc > 1 ? argv[argc - 1] : NULL;
 }
 
@@ -84,13 +92,14 @@ static void close_descriptors(struct kept *k)
 	if (!d)
 		refuse("/proc");
 	while ((link = readdir(d))) {
-		int fd = atoi(link->d_name);
+		uint64_t fd;
 
-		if (fd <= STDERR_FILENO || fd == CONTROL_FD || fd == dirfd(d))
+		if (str_to_u64(link->d_name, STDERR_FILENO + 1, INT_MAX, &fd) < 0 ||
+		    fd == CONTROL_FD || (int)fd == dirfd(d))
 			continue;
 		if (k->n_fds == DESCRIPTORS_MAX)
 			refuse("room for its descriptors");
-		k->fds[k->n_fds++] = fd;
+		k->fds[k->n_fds++] = (int)fd;
 	}
 	(void)closedir(d);
 	for (size_t i = 0; i < k->n_fds; i++)
@@ -164,8 +173,8 @@ static void replace_arguments(void)
 
 static void become_task(void)
 {
-	void *library = dlopen(getenv("KILN_ZYGOTE"), RTLD_NOW | RTLD_LOCAL);
-	void *found = library ? find(library, "kiln_zygote_serve") : NULL;
+	void *loaded = zygote_library ? dlopen(zygote_library, RTLD_NOW | RTLD_LOCAL) : NULL;
+	void *found = loaded ? find(loaded, "kiln_zygote_serve") : NULL;
 	void (*serve)(int control_fd, struct zygote_program *ret_program);
 	static struct kept kept;
 

@@ -23,6 +23,10 @@ def py(name, code, outcome="ok", says="end", **kw):
     return attack("standby", f"python-{name}", "python", PY_HEAD + code, outcome, says, limits=STANDBY, **kw)
 
 
+def rb(name, code, outcome="ok", says="end", **kw):
+    return attack("standby", f"ruby-{name}", "ruby", RB_HEAD + code, outcome, says, limits=STANDBY, **kw)
+
+
 PY_HEAD = """import ctypes, mmap, os, re, signal, socket, struct, sys, time
 libc = ctypes.CDLL(None, use_errno=True)
 def t(what, f):
@@ -32,6 +36,13 @@ def call(*a):
     r = libc.syscall(*a)
     if r < 0: raise OSError(ctypes.get_errno(), '')
     return r
+"""
+
+RB_HEAD = """def t(what)
+  puts "ESCAPED #{what} #{yield.inspect}"
+rescue SystemCallError, IOError, ArgumentError => e
+  puts "#{what} refused: #{e.class}"
+end
 """
 
 # In a fork of an interpreter, which had been a spawner until it became the task.
@@ -70,6 +81,41 @@ PYTHON = [
     py("library", "so = next(l.split()[-1] for l in open('/proc/self/maps') if 'kiln-zygote' in l)\n"
        "a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)\nlists = (ctypes.c_void_p * 2)()\n"
        "print('end', flush=True)\nb.close()\nctypes.PyDLL(so).kiln_zygote_serve(a.fileno(), lists)\nprint('ESCAPED')",
+       outcome=("ok", "runtime_error", "signalled"), says=("end",)),
+]
+
+RUBY = [
+    rb("descriptors", "(5..4096).each { |n| begin; IO.for_fd(n, autoclose: false); puts \"ESCAPED #{n}\"; "
+       "rescue SystemCallError; end }\n"
+       "puts Dir.children('/proc/self/fd').grep(/\\A[34]\\z/).map { |n| File.readlink(\"/proc/self/fd/#{n}\") }, 'end'",
+       says=("anon_inode:[eventfd]\nanon_inode:[eventfd]\nend",)),
+    rb("sockets", "(0..72).each { |n| t(\"to #{n}\") { syscall(44, n, 'x' * 64, 64, 0, 0, 0) } }\nputs 'end'",
+       says=("to 3 refused", "to 63 refused", "to 64 refused", "end")),
+    rb("walls", "s = File.read('/proc/self/status')\nputs s[/Seccomp:\\t2/], s[/NoNewPrivs:\\t1/]\n"
+       "s.scan(/Cap\\w+:\\s*(\\w+)/) { puts 'ESCAPED' if $1.hex > 0 }\nt('setuid') { Process::Sys.setuid(0) }\n"
+       "t('mount') { syscall(165, 'x', '/tmp', 'tmpfs', 0, 0) }\nt('unshare') { syscall(272, 0x20000) }\nputs 'end'",
+       says=("Seccomp:\t2", "NoNewPrivs:\t1", "setuid refused", "mount refused", "unshare refused", "end")),
+    rb("first-process", "%w[mem maps environ].each { |n| t(n) { File.read(\"/proc/1/#{n}\", 1) } }\n"
+       "t('descriptors') { Dir.children('/proc/1/fd') }\nt('kill') { Process.kill(9, 1); raise Errno::EPERM }\nputs 'end'",
+       says=("mem refused", "maps refused", "environ refused", "descriptors refused", "end")),
+    rb("others", "puts Dir.children('/proc').grep(/\\A\\d+\\z/).map(&:to_i).sort.inspect + ' end'", says=("[1, 2] end",)),
+    rb("leaves-methods", "puts 'ESCAPED' if Object.const_defined?(:KILN) || 1.respond_to?(:kiln)\nKILN = 1\n"
+       "class Integer; def kiln = 1; end\nmodule Kernel; def require(*) = raise('evil'); end\nputs 'end'"),
+    rb("leaves-files", "%w[/tmp /dev/shm /box].each { |d| n = d + '/kiln-hostile-rb'; puts 'ESCAPED' if File.exist?(n); "
+       "File.write(n, '') }\nputs 'end'"),
+    rb("kills-all", "t('one') { Process.kill(9, 1); raise Errno::EPERM }\nProcess.kill(9, -1) rescue p $!\nputs 'end'",
+       outcome=("ok", "signalled"), says=()),
+    rb("closes-all", "$stdout.puts 'end'; $stdout.flush; (0..4096).each { |n| IO.for_fd(n).close rescue nil }",
+       outcome=("ok", "runtime_error", "signalled"), says=()),
+    rb("flood", "loop { $stdout.syswrite('x' * 65536) }", outcome="output_limit", says=()),
+    rb("spins", "loop {}", outcome="time_limit", says=()),
+    rb("orphans", "20.times { fork { Process.setsid; sleep 100 } }\nputs 'end'"),
+    rb("memory", "x = []\nloop { x << 'x' * (1 << 22) }", outcome="memory_limit", says=()),
+    # The library that made it what it is, called again: a spawner without any right.
+    rb("library", "require 'fiddle'; require 'socket'\nso = File.read('/proc/self/maps')[/\\S+kiln-zygote\\.so/]\n"
+       "a, b = UNIXSocket.pair(:SEQPACKET); puts 'end'; $stdout.flush; b.close\n"
+       "Fiddle::Function.new(Fiddle.dlopen(so)['kiln_zygote_serve'], [Fiddle::TYPE_INT, Fiddle::TYPE_VOIDP], "
+       "Fiddle::TYPE_VOID).call(a.fileno, '\\0' * 16)\nputs 'ESCAPED'",
        outcome=("ok", "runtime_error", "signalled"), says=("end",)),
 ]
 
@@ -146,4 +192,4 @@ JAVA = [
     jvm("never-ends", 'Runtime.getRuntime().addShutdownHook(new Thread(() -> { for (;;) ; })); System.out.println("end"); '
         'System.exit(0);', outcome="time_limit", says=()),
 ]
-ATTACKS = PYTHON + JAVASCRIPT + JAVA
+ATTACKS = PYTHON + RUBY + JAVASCRIPT + JAVA

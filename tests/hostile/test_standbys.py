@@ -10,7 +10,7 @@ import standbys
 from test_hostile import assert_equal, complaints, settled, warm
 
 TRIES = 200
-HOW = {"python": "fork"}  # others: "exec"
+HOW = {"python": "fork", "ruby": "fork"}  # others: "exec"
 
 
 def in_a_standby(server, one):
@@ -34,7 +34,7 @@ def run_twice(server, one):
     return wrong
 
 
-@pytest.mark.parametrize("language", ["python", "javascript", "java"])
+@pytest.mark.parametrize("language", ["python", "ruby", "javascript", "java"])
 def test_attacks_on_standbys(server, language):
     warm(server)
     before = settled(server)
