@@ -119,11 +119,13 @@ def test_heartbeats_and_accounts_have_the_forks_that_wait(start):
 # ---- who shares what ----
 
 SEED = "print(hash('a text'), hash('another'))"
+SEEDS = {"python": SEED, "ruby": "p 'a text'.hash, 'another'.hash"}
 
 
-def test_tenants_have_interpreters_of_their_own(shared):
-    first = {forked(shared, SEED, tenant="one").stdout for _ in range(3)}
-    second = {forked(shared, SEED, tenant="two").stdout for _ in range(3)}
+@pytest.mark.parametrize("language", list(SEEDS))
+def test_tenants_have_interpreters_of_their_own(shared, language):
+    first, second = ({forked(shared, SEEDS[language], language=language, tenant=tenant).stdout for _ in range(3)}
+                     for tenant in (f"one {language}", f"two {language}"))
     assert len(first) == len(second) == 1 and first != second
 
 
@@ -142,10 +144,17 @@ def test_another_takes_its_place_where_there_is_no_room_for_two(start):
     assert 2 <= len(set(seeds)) <= 6
 
 
-def test_randomness_is_not_shared(shared):
-    code = "import random, uuid, os, secrets, tempfile\n" \
-           "print(random.random(), uuid.uuid4(), os.urandom(8).hex(), secrets.token_hex(4), tempfile.mktemp())"
-    found = [forked(shared, code).stdout.split() for _ in range(6)]
+RANDOM = {
+    "python": "import random, uuid, os, secrets, tempfile\n"
+              "print(random.random(), uuid.uuid4(), os.urandom(8).hex(), secrets.token_hex(4), tempfile.mktemp())",
+    "ruby": "require 'securerandom'\nputs rand, Random.new.rand, Random.rand, [*0..999].shuffle.first(4).join, "
+            "SecureRandom.hex, Random.new_seed",
+}
+
+
+@pytest.mark.parametrize("language", list(RANDOM))
+def test_randomness_is_not_shared(shared, language):
+    found = [forked(shared, RANDOM[language], language=language).stdout.split() for _ in range(6)]
     for values in zip(*found):
         assert len(set(values)) == 6
 
@@ -274,11 +283,12 @@ def test_nothing_is_left_of_a_killed_runner():
 
 
 @pytest.mark.skipif(not ROOT, reason="needs root, to be somebody else")
-def test_ordinary_user_has_them_too(tmp_path_factory):
-    languages = r.copy_languages("python")
+@pytest.mark.parametrize("language,code", [("python", "import os; print(os.getuid())"), ("ruby", "p Process.uid")])
+def test_ordinary_user_has_them_too(language, code):
+    languages = r.copy_languages(language)
     become = ("setpriv", "--reuid", "64779", "--regid", "64779", "--clear-groups")
     one = r.Runner("--fork-bytes", str(512 * MIB), languages=languages, slots=2, prefix=become)
-    assert forked(one, "import os; print(os.getuid())").stdout == b"1000\n"
+    assert forked(one, code, language=language).stdout == b"1000\n"
     assert one.close() == 0
     shutil.rmtree(languages)
 
