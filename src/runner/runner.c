@@ -254,6 +254,7 @@ static void count_all(void *ctx, struct connection_counters *ret_counters)
 	struct runner *r = ctx;
 	const struct standby_sources from = {.pool = r->standby,
 					     .zygotes = r->zygotes,
+					     .residents = r->residents,
 					     .charge = r->charge,
 					     .budget_bytes =
 						     r->o->standby_bytes + r->o->fork_bytes};

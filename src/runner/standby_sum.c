@@ -23,18 +23,17 @@ static struct standby_sum *sum_of(struct standby_report *r, const struct languag
 	return &r->sums[r->n++];
 }
 
-/* place: NULL where it is not known. */
+/* as: what the language says of it. place: NULL where it is not known. */
 static void add_one(const struct reporting *to, const struct language *language, bool compiles,
-		    const struct box_place *place)
+		    const struct language_standby *as, const struct box_place *place)
 {
-	const struct language_step *step = compiles ? &language->compile : &language->run;
 	struct standby_sum *sum = sum_of(to->report, language, compiles);
 	uint64_t bytes;
 
 	if (!sum)
 		return;
 	if (!place || charge_read(to->charge, place->init_pid, &bytes) < 0) {
-		bytes = (uint64_t)step->standby.memory_bytes;
+		bytes = (uint64_t)as->memory_bytes;
 		sum->measured = false;
 	}
 	sum->n++;
@@ -43,15 +42,27 @@ static void add_one(const struct reporting *to, const struct language *language,
 
 static void add_standby(void *ctx, const struct standby_view *view)
 {
+	const struct language *l = view->language;
+
 	if (view->ready)
-		add_one(ctx, view->language, view->compiles, view->placed ? &view->place : NULL);
+		add_one(ctx, l, view->compiles,
+			view->compiles ? &l->compile.standby : &l->run.standby,
+			view->placed ? &view->place : NULL);
+}
+
+/* One that has a program, or has had some, stays ready for the next. */
+static void add_resident(void *ctx, const struct residents_view *view)
+{
+	if (view->ready)
+		add_one(ctx, view->language, true, &view->language->compile.resident,
+			view->placed ? &view->place : NULL);
 }
 
 static void add_fork(void *ctx, const struct box_place *place)
 {
 	const struct reporting *to = ctx;
 
-	add_one(to, to->language, false, place);
+	add_one(to, to->language, false, &to->language->run.standby, place);
 }
 
 static void add_forks(void *ctx, const struct language *language, const struct box_pool *forks)
@@ -76,4 +87,6 @@ void standby_report(const struct standby_sources *from, struct standby_report *r
 		ret_report->used_bytes += zygotes_bytes(from->zygotes);
 		zygotes_each(from->zygotes, add_forks, &to);
 	}
+	if (from->residents)
+		residents_each(from->residents, add_resident, &to);
 }

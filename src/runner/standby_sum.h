@@ -7,6 +7,7 @@
  */
 
 #include "runner/charge.h"
+#include "runner/residents.h"
 #include "runner/standby.h"
 #include "runner/zygote.h"
 
@@ -29,6 +30,7 @@ struct standby_report {
 struct standby_sources {
 	const struct standby_pool *pool;
 	const struct zygotes *zygotes;
+	const struct residents *residents; /* whose bytes are in the pool's */
 	const struct charge *charge;
 	uint64_t budget_bytes;
 };

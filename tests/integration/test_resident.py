@@ -205,6 +205,19 @@ def test_cancelled_task_ends_its_compiler(shared):
     assert resident_run(shared, HELLO).stdout == b"hello\n"
 
 
+def test_heartbeats_have_it(shared):
+    resident_run(shared, HELLO)
+    end = time.monotonic() + 20
+    while True:
+        shared.step()  # one comes every five seconds at least
+        beat = shared.heartbeats[-1] if shared.heartbeats else {}
+        (told,) = [w for w in beat.get("waiting", []) if w["compiles"]] or [{"ready": 0}]
+        if told["ready"] >= len(compilers(shared)) > 0:
+            break
+        assert time.monotonic() < end, shared.heartbeats
+    assert told["language"] == "java" and told["memory_bytes"] > 10 << 20
+
+
 def test_it_is_one_tenants(start):
     one = start("--compile-cache-bytes", "0", "--standby-bytes", "1GiB", "--resident-compilers", "1000", languages=("java",), slots=2)
     resident_run(one, HELLO, tenant="a")
