@@ -273,12 +273,19 @@ static bool run_on_standby(struct execution *x)
 	return x->was_exec;
 }
 
+/* What an interpreter has taken already, and what it goes by in each fork. */
+static bool has_room_for_fork(const struct task_limits *l)
+{
+	return l->stack_bytes >= NURSERY_STACK_BYTES && l->open_files >= NURSERY_FILES_MIN;
+}
+
 /* Those in which a fork of an interpreter waits, or those in which programs start. */
 static struct box_pool *boxes_of_run(struct execution *x)
 {
+	const struct task_run *run = &x->in.runs[x->run];
 	struct box_pool *forks = NULL;
 
-	if (x->env->zygotes && x->may_fork && !x->in.runs[x->run].cold)
+	if (x->env->zygotes && x->may_fork && !run->cold && has_room_for_fork(&run->limits))
 		forks = zygotes_ask(x->env->zygotes, x->language, x->in.tenant,
 				    x->in.program.entry);
 	x->was_fork = forks;

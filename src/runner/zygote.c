@@ -285,6 +285,8 @@ static int environment(const struct zygotes *all, const struct language *l, char
 		    : buf_error(&imports);
 	if (r == 0 && s->variable)
 		r = environment_add(&envp, s->variable, folder);
+	if (r == 0 && s->preload && strpbrk(front, " :"))
+		r = -EINVAL; /* it would be the names of two */
 	if (r == 0 && s->preload)
 		r = environment_add(&envp, "LD_PRELOAD", front);
 	if (r == 0)

@@ -11,6 +11,7 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -61,9 +62,22 @@ static void reset_signals(void)
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+/* Some measure theirs when they start, and go by that in each fork. */
+static void set_stack(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_STACK, &limit) < 0)
+		return;
+	limit.rlim_cur =
+		limit.rlim_max < NURSERY_STACK_BYTES ? limit.rlim_max : NURSERY_STACK_BYTES;
+	(void)setrlimit(RLIMIT_STACK, &limit);
+}
+
 static _Noreturn void become(char **argv, char **envp, int control_fd)
 {
 	reset_signals();
+	set_stack();
 	if (open_streams() == 0 && dup2(control_fd, SANDBOX_CONTROL_FD) >= 0 &&
 	    sys_close_range(SANDBOX_CONTROL_FD + 1, ~0u, 0) == 0)
 		(void)execve(argv[0], argv, envp);

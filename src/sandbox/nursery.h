@@ -12,7 +12,12 @@
 #include "base/err.h"
 #include "sandbox/client.h"
 
-enum { NURSERY_PLACES_MAX = 8 };
+enum {
+	NURSERY_PLACES_MAX = 8,
+	/* What an interpreter starts with, and goes by in its forks: a task's default. */
+	NURSERY_STACK_BYTES = 8 << 20,
+	NURSERY_FILES_MIN = 16, /* with fewer descriptors a fork has none left */
+};
 
 struct nursery;
 

@@ -34,13 +34,15 @@
 #define LIBRARY "KILN_ZYGOTE="
 
 /* The control socket is moved there at first: the numbers of Ruby's own are to be as usual. */
-enum { CONTROL_FD = 63, DESCRIPTORS_MAX = 16 };
+enum { CONTROL_FD = 63, NUMBERS_MAX = 16 };
 
 static int (*real_open)(const char *path, int flags, ...);
 static pid_t (*real_fork)(void);
 static const char *entry, *zygote_library;
 static bool is_task;
 static struct zygote_program program;
+/* Ruby's: takes what follows the program's name. */
+static void (*set_argv)(int argc, const char **argv);
 
 static _Noreturn void refuse(const char *lack)
 {
@@ -65,7 +67,7 @@ __attribute__((constructor)) static void note(int argc, char **argv, char **envp
 	memcpy(&real_open, &found, sizeof(found));
 	found = dlsym(RTLD_NEXT, "fork");
 	memcpy(&real_fork, &found, sizeof(found));
-	if (dup3(SANDBOX_CONTROL_FD, CONTROL_FD, O_CLOEXEC) < 0)
+	if (!real_open || !real_fork || dup3(SANDBOX_CONTROL_FD, CONTROL_FD, O_CLOEXEC) < 0)
 		_exit(1);
 	(void)close(SANDBOX_CONTROL_FD);
 	for (; *envp; envp++)
@@ -79,41 +81,60 @@ __attribute__((constructor)) static void note(int argc, char **argv, char **envp
 struct kept {
 	struct sigaction actions[NSIG];
 	sigset_t mask;
-	int fds[DESCRIPTORS_MAX];
+	int fds[NUMBERS_MAX];
 	size_t n_fds;
 };
+
+/* Numbers in a folder of /proc that are at least min. */
+static size_t list_numbers(const char *path, uint64_t min, int numbers[static NUMBERS_MAX])
+{
+	DIR *d = opendir(path);
+	struct dirent *one;
+	size_t n = 0;
+
+	while (d && (one = readdir(d))) {
+		uint64_t number;
+
+		if (str_to_u64(one->d_name, min, INT_MAX, &number) < 0 || (int)number == dirfd(d))
+			continue;
+		if (n == NUMBERS_MAX)
+			refuse("room");
+		numbers[n++] = (int)number;
+	}
+	if (!d)
+		refuse("/proc");
+	(void)closedir(d);
+	return n;
+}
+
+static void check_threads(void)
+{
+	int threads[NUMBERS_MAX];
+
+	if (list_numbers("/proc/self/task", 0, threads) != 1)
+		refuse("a way to be alone: it has threads");
+}
 
 /* Ruby wakes itself by some, and closes those of its parent in a fork. */
 static void close_descriptors(struct kept *k)
 {
-	DIR *d = opendir("/proc/self/fd");
-	struct dirent *link;
-
-	if (!d)
-		refuse("/proc");
-	while ((link = readdir(d))) {
-		uint64_t fd;
-
-		if (str_to_u64(link->d_name, STDERR_FILENO + 1, INT_MAX, &fd) < 0 ||
-		    fd == CONTROL_FD || (int)fd == dirfd(d))
-			continue;
-		if (k->n_fds == DESCRIPTORS_MAX)
-			refuse("room for its descriptors");
-		k->fds[k->n_fds++] = (int)fd;
-	}
-	(void)closedir(d);
-	for (size_t i = 0; i < k->n_fds; i++)
-		(void)close(k->fds[i]);
-	if (dup2(CONTROL_FD, SANDBOX_CONTROL_FD) < 0)
+	k->n_fds = list_numbers("/proc/self/fd", SANDBOX_CONTROL_FD, k->fds);
+	if (dup3(CONTROL_FD, SANDBOX_CONTROL_FD, 0) < 0)
 		refuse("its place for a socket");
-	(void)close(CONTROL_FD);
+	for (size_t i = 0; i < k->n_fds; i++)
+		if (k->fds[i] != SANDBOX_CONTROL_FD)
+			(void)close(k->fds[i]);
 }
 
+/* Whatever they are, but the control socket's second number. */
 static void open_descriptors(const struct kept *k)
 {
 	for (size_t i = 0; i < k->n_fds; i++) {
-		int fd = real_open("/dev/null", O_RDWR | O_CLOEXEC);
+		int fd;
 
+		if (k->fds[i] == CONTROL_FD)
+			continue;
+		fd = real_open("/dev/null", O_RDWR | O_CLOEXEC);
 		if (fd >= 0 && fd != k->fds[i]) {
 			(void)dup3(fd, k->fds[i], O_CLOEXEC);
 			(void)close(fd);
@@ -153,22 +174,39 @@ static void replace_environment(void)
 	for (const char **env = program.envp; *env; env++) {
 		char *text = strdup(*env);
 
-		if (text)
-			(void)putenv(text);
+		if (!text || putenv(text) != 0)
+			_exit(1);
 	}
 }
 
 static void replace_arguments(void)
 {
-	void *found = find(RTLD_DEFAULT, "ruby_set_argv");
-	void (*set_argv)(int argc, const char **argv);
+	const char **argv = program.argv;
 	int argc = 0;
 
-	memcpy(&set_argv, &found, sizeof(found));
-	while (program.argv[argc])
+	while (*argv && strcmp(*argv, entry) != 0)
+		argv++;
+	if (*argv)
+		argv++;
+	while (argv[argc])
 		argc++;
-	/* Behind the interpreter and the program. */
-	set_argv(argc - 2, program.argv + 2);
+	set_argv(argc, argv);
+}
+
+/* Its first line may have options for a Ruby, which has read its own already. */
+static void execute_script(void)
+{
+	int fd = real_open(entry, O_RDONLY | O_CLOEXEC);
+	char start[2] = "";
+
+	if (fd < 0)
+		return;
+	if (read(fd, start, sizeof(start)) == sizeof(start) && memcmp(start, "#!", 2) == 0) {
+		(void)execve(program.argv[0], (char **)(uintptr_t)program.argv,
+			     (char **)(uintptr_t)program.envp);
+		_exit(1);
+	}
+	(void)close(fd);
 }
 
 static void become_task(void)
@@ -178,12 +216,16 @@ static void become_task(void)
 	void (*serve)(int control_fd, struct zygote_program *ret_program);
 	static struct kept kept;
 
-	if (!found)
+	if (!found || !entry)
 		refuse("a library");
 	memcpy(&serve, &found, sizeof(found));
+	found = find(RTLD_DEFAULT, "ruby_set_argv");
+	memcpy(&set_argv, &found, sizeof(found));
+	check_threads();
 	keep_signals(&kept);
 	close_descriptors(&kept);
 	serve(SANDBOX_CONTROL_FD, &program);
+	execute_script();
 	open_descriptors(&kept);
 	restore_signals(&kept);
 	replace_environment();

@@ -7,6 +7,10 @@ FILES = {
     "json_data.json": b'{"a": [1, 2]}',
     "data/x.txt": "ž\n".encode(),
     "bad.rb": b"def f(\n",
+    ".local/share/gem/ruby/3.1.0/specifications/own_gem-1.0.gemspec":
+        b"Gem::Specification.new { |s| s.name = 'own_gem'; s.version = '1.0'; s.summary = 'x'; s.authors = ['x']; "
+        b"s.files = ['lib/own_gem.rb'] }\n",
+    ".local/share/gem/ruby/3.1.0/gems/own_gem-1.0/lib/own_gem.rb": b"OWN = __FILE__\n",
     "raises.rb": b"def f\n  raise KeyError, 'in a file'\nend\n",
 }
 
@@ -60,8 +64,9 @@ PROGRAMS = {
     "handlers": "p %w[INT TERM HUP USR1 USR2 CHLD PIPE ALRM QUIT WINCH].map { |s| trap(s, 'DEFAULT') }",
     "masks": "puts File.readlines('/proc/self/status').grep(/^(Sig(Q|P|B|I|C)|Shd|NoNewPrivs|Seccomp:)/).reject { |l| l =~ /SigQ/ }",
     "threads at the start": "p Thread.list.size, Dir.children('/proc/self/task').size, Thread.main == Thread.current",
-    "gems": "p Gem.loaded_specs.keys.sort, Gem::VERSION, Gem.path - [Gem.user_dir], Gem.user_dir, Gem.ruby",
-    "gem": "begin; gem 'nothing-of-that-name'; rescue LoadError => e; puts e.message.lines[0]; end",
+    "gems": "p Gem.loaded_specs.keys.sort, Gem::VERSION, Gem.path, Gem.user_dir, Gem.ruby",
+    "gem": "begin; gem 'nothing-of-that-name'; rescue LoadError => e; puts e.message; end",
+    "gems of its own": "require 'own_gem'\np OWN, Gem.loaded_specs.keys.sort",
     "encodings": "p Encoding.default_external, Encoding.default_internal, Encoding.find('locale'), Encoding.find('filesystem'), __ENCODING__",
     "encoding of the program": "# encoding: iso-8859-1\np __ENCODING__, 'x'.encoding",
     "encoding by a comment on the second line": "# a comment\n# -*- coding: us-ascii -*-\np __ENCODING__",
@@ -71,6 +76,7 @@ PROGRAMS = {
     "shebang": "#!/usr/bin/env ruby\nputs 'shebang', __LINE__",
     "shebang with options": "#!/usr/bin/ruby -w\np $VERBOSE; x = 1",
     "shebang of something else": "#!/bin/sh\necho 'not ruby'",
+    "shebang, with arguments": "#!/usr/bin/env -S ruby -w\np ARGV, $0, $VERBOSE",
     "shebang, DATA": "#!/usr/bin/ruby\nputs DATA.read\n__END__\nend",
     "first line with a hash": "# puts 1\nputs 2",
     "carriage returns": "puts 1\r\nputs 'two'\r\n",

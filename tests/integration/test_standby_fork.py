@@ -194,6 +194,19 @@ def test_cold_task_and_other_entry_have_none(shared):
     assert other.done["standby"] != "fork" and other.stdout == b"/box/own.py\n"
 
 
+@pytest.mark.parametrize("language,code,limit", [
+    ("ruby", "$n = 0\ndef f = ($n += 1; [2, 1].sort { f })\nbegin; f; rescue SystemStackError; p $n / 100; end",
+     {"stack_bytes": 1 * MIB}),
+    ("ruby", "p 1", {"open_files": 8}),
+    ("python", "print(open('main.py').fileno())", {"open_files": 8}),
+])
+def test_limits_that_an_interpreter_exceeds_have_none(shared, language, code, limit):
+    forked(shared, "", language=language)
+    small = shared.run(language, code, limits=LIMITS | limit)
+    assert small.done["standby"] != "fork" and small.outcome == "ok"
+    assert seen(small) == seen(shared.run(language, code, limits=LIMITS | limit, cold=True))
+
+
 def test_each_of_several_runs_is_a_fork(shared):
     forked(shared, "print(1)")
     runs = [{"args": [str(i)], "stdin": b"%d" % i, "limits": LIMITS} for i in range(4)]

@@ -3,14 +3,14 @@
 """The sandbox's tests on cgroup version 2 with all its controllers, in a small virtual machine: where a host
 has them on version 1, they cannot be had otherwise.
 
-    vm.py --sandbox PATH --payload PATH --kernel FOLDER [--accel tcg|kvm] [NAME...]
+    vm.py --build FOLDER --payload PATH --kernel FOLDER [--accel tcg|kvm] [NAME...]
 
-FOLDER is where a kernel is kept, and fetched to by apt-get where there is none yet: it is not installed.
+The kernel's FOLDER is where a kernel is kept, and fetched to by apt-get where there is none yet: it is not installed.
 
 A Debian kernel and an initial file system made of this host's own programs; nothing is written to a disk.
 Verdicts are tested there, times are not: an emulated machine is slow. Output is TAP, that of
 test_sandbox.py run as root in the root group, as root in a group with other members, and as an ordinary
-user to whom a group was handed down.
+user to whom a group was handed down; and that of vm_forks.py. NAMEs are those of test_sandbox.py, or "forks".
 """
 
 import argparse
@@ -26,9 +26,12 @@ import sys
 import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+LANGUAGES = os.path.join(HERE, "..", "..", "languages")
 PROGRAMS = """/bin/sh /bin/bash /usr/bin/python3 /bin/cp /bin/sleep /bin/cat /bin/ls /bin/true /bin/mkdir /bin/chown
 /usr/bin/md5sum /usr/bin/readlink /usr/bin/head /usr/bin/tail /usr/bin/id /usr/bin/env /bin/mount /bin/rm
-/usr/bin/seq /usr/bin/yes /usr/bin/wc /usr/bin/sort /bin/chmod /bin/dd /bin/kill""".split()
+/usr/bin/seq /usr/bin/yes /usr/bin/wc /usr/bin/sort /bin/chmod /bin/dd /bin/kill /usr/bin/ruby""".split()
+SERVER = ("kiln", "kiln-runner", "kiln-sandbox", "kiln-zygote.so", "kiln-zygote-ruby.so")
+RUBY = ("/usr/lib/ruby", "/usr/lib/x86_64-linux-gnu/ruby")
 
 INIT = """#!/bin/sh
 mount -t proc proc /proc
@@ -41,7 +44,7 @@ exec /usr/bin/env -i PATH=/usr/bin:/bin LANG=C.UTF-8 python3 /vm_init.py
 """
 
 VM_INIT = """
-import ctypes, os, subprocess
+import ctypes, fcntl, os, socket, struct, subprocess
 libc = ctypes.CDLL(None)
 
 def mount(what, kind, where, options=None):
@@ -65,8 +68,15 @@ def enter(group):
 
 def run(title, user, group):
     print(f"# {title}", flush=True)
-    subprocess.run(["python3", "/test_sandbox.py", "--sandbox", "/kiln-sandbox", "--payload", "/payload",
-                    "--as", user, "--limits", "cgroup2", "--untimed", *NAMES], preexec_fn=lambda: enter(group))
+    if NAMES != ["forks"]:
+        subprocess.run(["python3", "/test_sandbox.py", "--sandbox", "/kiln/kiln-sandbox", "--payload", "/payload",
+                        "--as", user, "--limits", "cgroup2", "--untimed", *NAMES], preexec_fn=lambda: enter(group))
+    if NAMES in ([], ["forks"]):
+        subprocess.run(["python3", "/vm_forks.py", "--kiln", "/kiln/kiln", "--languages", "/kiln/languages",
+                        "--as", user], preexec_fn=lambda: enter(group))
+
+# The loopback device, up.
+fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sh14x", b"lo", 1))
 
 with open("/sys/fs/cgroup/cgroup.subtree_control", "w") as f:
     f.write("+memory +pids +cpu")
@@ -113,8 +123,8 @@ class Archive:
         with open(path, "rb") as f:
             self.put(name, stat.S_IFREG | (os.stat(path).st_mode & 0o777), f.read())
 
-    def program(self, path):
-        self.file(path)
+    def program(self, path, name=None):
+        self.file(path, name)
         done = subprocess.run(["ldd", path], capture_output=True, text=True, check=False)
         for library in re.findall(r"(/\S+) \(", done.stdout):
             self.file(library)
@@ -132,20 +142,31 @@ def make_initrd(path, options):
         archive.put("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
         archive.put("init", stat.S_IFREG | 0o755, INIT.encode())
         archive.put("vm_init.py", stat.S_IFREG | 0o644, f"NAMES = {options.names!r}\n{VM_INIT}".encode())
-        archive.file(options.sandbox, "kiln-sandbox")
+        for name in SERVER:
+            archive.program(os.path.join(options.build, name), f"kiln/{name}")
+        for where, _, names in os.walk(LANGUAGES):
+            for name in names:
+                if where != LANGUAGES or name in ("python.yaml", "ruby.yaml"):
+                    archive.file(os.path.join(where, name),
+                                 os.path.normpath(os.path.join("kiln/languages", os.path.relpath(where, LANGUAGES), name)))
+        archive.file(os.path.join(HERE, "vm_forks.py"), "vm_forks.py")
         archive.file(options.payload, "payload")
         archive.file(os.path.join(HERE, "test_sandbox.py"), "test_sandbox.py")
         archive.put("etc/hostname", stat.S_IFREG | 0o644, b"vm\n")
         archive.put("etc/passwd", stat.S_IFREG | 0o644, b"root:x:0:0::/root:/bin/sh\n")
         for program in PROGRAMS:
             archive.program(program)
+        for where, _, names in [found for folder in RUBY for found in os.walk(folder)]:
+            for name in names:
+                if os.path.isfile(os.path.join(where, name)):
+                    archive.program(os.path.join(where, name))
         for where, folders, names in os.walk(f"/usr/lib/{version}"):
             folders[:] = [f for f in folders if f not in ("test", "idlelib", "lib2to3", "ensurepip", "pydoc_data",
                                                           "tkinter", "unittest", "distutils", "site-packages")]
             for name in names:
                 if os.path.isfile(os.path.join(where, name)):
                     archive.file(os.path.join(where, name))
-                if name.endswith(".so") and any(w in name for w in ("_ctypes", "_json")):
+                if name.endswith(".so"):
                     archive.program(os.path.join(where, name))
         archive.close()
 
@@ -172,7 +193,7 @@ def find_kernel(folder):
 
 def main():
     p = argparse.ArgumentParser()
-    p.add_argument("--sandbox", required=True)
+    p.add_argument("--build", required=True)
     p.add_argument("--payload", required=True)
     p.add_argument("--kernel", required=True)
     p.add_argument("--accel", default="tcg")
