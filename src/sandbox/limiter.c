@@ -8,7 +8,10 @@
 #include <linux/magic.h>
 #include <stdio.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
+
+enum { REMOVE_TRIES = 1000 };
 
 static const struct limiter_ops *const ops[_SANDBOX_RUNG_MAX] = {
 	[SANDBOX_RUNG_CGROUP2] = &cgroup2_ops,
@@ -56,13 +59,16 @@ static int remove_own(const struct limiter *l, int tree)
 	return unlinkat(l->parent[tree], l->name, AT_REMOVEDIR);
 }
 
-/* Only ever empty groups go: the kernel sees to that. */
+/* Only ever empty groups go: the kernel sees to that. A dead process leaves its group a moment
+ * after it was reaped. */
 void limiter_close(struct limiter *l)
 {
+	const struct timespec moment = {.tv_nsec = 1000000};
+	int tries = REMOVE_TRIES;
+
 	for (int i = 0; i < _SANDBOX_TREE_MAX; i++) {
-		for (int tries = 0; tries < 3 && l->own[i] >= 0; tries++)
-			if (remove_own(l, i) == 0)
-				break;
+		while (l->own[i] >= 0 && remove_own(l, i) < 0 && errno == EBUSY && tries-- > 0)
+			(void)nanosleep(&moment, NULL);
 		cleanup_close(&l->own[i]);
 		cleanup_close(&l->parent[i]);
 	}

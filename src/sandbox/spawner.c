@@ -74,12 +74,6 @@ static _Noreturn void end(struct spawner *s)
 		(void)sys_pidfd_send_signal(b->pidfd, SIGKILL);
 		(void)waitid(P_PIDFD, (id_t)b->pidfd, &info, WEXITED);
 	}
-	for (unsigned int i = 0; i < s->boxes_len; i++) {
-		for (int tries = 0; tries < 1000 && s->configured &&
-				    leaf_remove(&s->limiter, &s->boxes[i].leaf) < 0;
-		     tries++)
-			nap();
-	}
 	if (s->configured) {
 		if (s->identity.capabilities)
 			identity_raise_for_cleanup(&s->identity);
