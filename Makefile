@@ -85,7 +85,7 @@ test-cluster: build ## Kiln on a Kubernetes of one node, which is built (once) a
 test-hostile: ## programs that attack, bomb and flood, beside ordinary ones: nothing gets out or is left
 	@$(PYTHON) tools/test.py hostile
 
-test-vm: build ## the sandbox on cgroup v2 with all controllers, in a virtual machine; minutes
+test-vm: build ## the sandbox and forks on cgroup v2 with all controllers, in a virtual machine; minutes
 	@tools/install-deps.sh vm
 	meson test -C $(BUILD) --no-rebuild --suite vm --print-errorlogs
 

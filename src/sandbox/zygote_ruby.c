@@ -60,14 +60,21 @@ static _Noreturn void refuse(const char *lack)
 	_exit(1);
 }
 
-__attribute__((constructor)) static void note(int argc, char **argv, char **envp)
+static void find_real(void)
 {
 	void *found = dlsym(RTLD_NEXT, "open");
 
 	memcpy(&real_open, &found, sizeof(found));
 	found = dlsym(RTLD_NEXT, "fork");
 	memcpy(&real_fork, &found, sizeof(found));
-	if (!real_open || !real_fork || dup3(SANDBOX_CONTROL_FD, CONTROL_FD, O_CLOEXEC) < 0)
+	if (!real_open || !real_fork)
+		_exit(1);
+}
+
+__attribute__((constructor)) static void note(int argc, char **argv, char **envp)
+{
+	find_real();
+	if (dup3(SANDBOX_CONTROL_FD, CONTROL_FD, O_CLOEXEC) < 0)
 		_exit(1);
 	(void)close(SANDBOX_CONTROL_FD);
 	for (; *envp; envp++)
@@ -111,7 +118,7 @@ static void check_threads(void)
 {
 	int threads[NUMBERS_MAX];
 
-	if (list_numbers("/proc/self/task", 0, threads) != 1)
+	if (list_numbers("/proc/self/task", 0, threads) > 1)
 		refuse("a way to be alone: it has threads");
 }
 
@@ -252,6 +259,8 @@ int open_file(const char *path, int flags, ...)
 {
 	int mode = 0;
 
+	if (!real_open)
+		find_real(); /* other libraries may open files before we are told of our start */
 	if (flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE) {
 		va_list args;
 
