@@ -60,15 +60,17 @@ static int remove_own(const struct limiter *l, int tree)
 }
 
 /* Only ever empty groups go: the kernel sees to that. A dead process leaves its group a moment
- * after it was reaped. */
+ * after it was reaped; what else may be wrong with one is hardly a matter of time. */
 void limiter_close(struct limiter *l)
 {
 	const struct timespec moment = {.tv_nsec = 1000000};
 	int tries = REMOVE_TRIES;
 
 	for (int i = 0; i < _SANDBOX_TREE_MAX; i++) {
-		while (l->own[i] >= 0 && remove_own(l, i) < 0 && errno == EBUSY && tries-- > 0)
+		while (l->own[i] >= 0 && remove_own(l, i) < 0 && tries > 0) {
+			tries -= errno == EBUSY ? 1 : REMOVE_TRIES / 10;
 			(void)nanosleep(&moment, NULL);
+		}
 		cleanup_close(&l->own[i]);
 		cleanup_close(&l->parent[i]);
 	}
