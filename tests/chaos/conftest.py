@@ -21,15 +21,12 @@ def cluster_maker():
     def make(**kw):
         directory = tempfile.TemporaryDirectory(prefix="kiln-chaos-")
         os.chmod(directory.name, 0o755)
-        made.append((directory, None))
-        cluster = Cluster(directory.name, config=["--lease-ms=3s"], **kw).wait_ready()
-        made[-1] = (directory, cluster)
-        return cluster
+        made.append((directory, Cluster(directory.name, config=["--lease-ms=3s"], **kw)))
+        return made[-1][1].wait_ready()
     yield make
     for directory, cluster in made:
         with directory:
-            if cluster:
-                cluster.close()
+            cluster.close()
 
 
 @pytest.fixture(name="cluster")
