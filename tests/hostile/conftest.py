@@ -23,8 +23,11 @@ def hostile_server():
     # With interpreters that stand by, and so with what they are made of.
     setup = os.environ.get("KILN_TEST_SETUP_DIR", os.path.join(path, "setup"))
     env = {"KILN_SETUP_DIR": setup, "KILN_STANDBY_BYTES": "256MiB"}
-    server = harness.Server(path, slots=4, config=config, env=env).start()
-    harness.wait_until(lambda: not census.is_making(server), 300, what="end of the making beforehand")
-    yield server
-    server.close()
-    shutil.rmtree(path, ignore_errors=True)
+    server = harness.Server(path, slots=4, config=config, env=env)
+    try:
+        server.start()
+        harness.wait_until(lambda: not census.is_making(server), 300, what="end of the making beforehand")
+        yield server
+    finally:
+        server.close()
+        shutil.rmtree(path, ignore_errors=True)
