@@ -264,13 +264,32 @@ static void join(char *const *words, struct buf *ret_text)
 	(void)buf_printf(ret_text, "%s", "");
 }
 
+static int add_folder(const struct zygotes *all, const struct language_standby *s, char ***envp)
+{
+	AUTO_FREE char *folder = NULL;
+
+	if (asprintf(&folder, "%s/%s", all->standby_dir, s->fork) < 0)
+		return -ENOMEM;
+	return environment_add(envp, s->variable, folder);
+}
+
+/* Beside the library that all have; a space or a colon in its name would make it the names of two.
+ */
+static int add_preload(const struct zygotes *all, const struct language_standby *s, char ***envp)
+{
+	const int stem = (int)(strrchr(all->cfg.library, '.') - all->cfg.library);
+	AUTO_FREE char *path = NULL;
+
+	if (asprintf(&path, "%.*s-%s.so", stem, all->cfg.library, s->fork) < 0)
+		return -ENOMEM;
+	return strpbrk(path, " :") ? -EINVAL : environment_add(envp, "LD_PRELOAD", path);
+}
+
 /* That of tasks, and what tells the interpreter what to become, which its forks do not have. */
 static int environment(const struct zygotes *all, const struct language *l, char ***ret_envp,
 		       struct err *e)
 {
 	const struct language_standby *s = &l->run.standby;
-	const int stem = (int)(strrchr(all->cfg.library, '.') - all->cfg.library);
-	AUTO_FREE char *folder = NULL, *front = NULL;
 	struct buf imports;
 	char **envp = NULL;
 	int r = environment_new(l, &envp, e);
@@ -279,16 +298,11 @@ static int environment(const struct zygotes *all, const struct language *l, char
 		return r;
 	buf_init(&imports, IMPORTS_BYTES_MAX);
 	join(s->imports, &imports);
-	r = asprintf(&folder, "%s/%s", all->standby_dir, s->fork) < 0 ||
-			    asprintf(&front, "%.*s-%s.so", stem, all->cfg.library, s->fork) < 0
-		    ? -ENOMEM
-		    : buf_error(&imports);
+	r = buf_error(&imports);
 	if (r == 0 && s->variable)
-		r = environment_add(&envp, s->variable, folder);
-	if (r == 0 && s->preload && strpbrk(front, " :"))
-		r = -EINVAL; /* it would be the names of two */
+		r = add_folder(all, s, &envp);
 	if (r == 0 && s->preload)
-		r = environment_add(&envp, "LD_PRELOAD", front);
+		r = add_preload(all, s, &envp);
 	if (r == 0)
 		r = environment_add(&envp, "KILN_ZYGOTE", all->cfg.library);
 	if (r == 0)

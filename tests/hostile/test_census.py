@@ -114,10 +114,8 @@ def group(server):
 
 
 @contextlib.contextmanager
-def live_group(server):
-    """One with a process in it, which is none of the server's by its id or its parent."""
-    path = os.path.join(a_group(server), f"b{MARK}")
-    os.mkdir(path)
+def a_process_in(path):
+    """One in a group, which is gone from it afterwards."""
     child = subprocess.Popen(["sleep", "60"])
     try:
         with open(os.path.join(path, "cgroup.procs"), "w", encoding="ascii") as f:
@@ -126,7 +124,18 @@ def live_group(server):
     finally:
         child.kill()
         child.wait()
-        harness.wait_until(lambda: not census.lines(os.path.join(path, "cgroup.procs")))
+        harness.wait_until(lambda: str(child.pid) not in census.lines(os.path.join(path, "cgroup.procs")))
+
+
+@contextlib.contextmanager
+def live_group(server):
+    """One with a process in it, which is none of the server's by its id or its parent."""
+    path = os.path.join(a_group(server), f"b{MARK}")
+    os.mkdir(path)
+    try:
+        with a_process_in(path):
+            yield
+    finally:
         os.rmdir(path)
 
 
@@ -221,14 +230,8 @@ def in_the_group_of_a_standby(server):
                  if groups and os.path.join(where, name).endswith(groups[0])), None)
     if not path:
         pytest.skip("no control groups here")
-    child = subprocess.Popen(["sleep", "60"])
-    try:
-        with open(os.path.join(path, "cgroup.procs"), "w", encoding="ascii") as f:
-            f.write(str(child.pid))
+    with a_process_in(path):
         yield
-    finally:
-        child.kill()
-        child.wait()
 
 
 @contextlib.contextmanager
